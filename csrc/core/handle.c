@@ -1,0 +1,754 @@
+/* handle.c - FlHandle, the record that call_soon() and call_later() return.
+ *
+ * Owns:   callback, context and the arguments, which share its allocation up to three.
+ * Thread: the loop's own; other threads make one under the GIL or the queue's lock.
+ *
+ * The type is no subclass of asyncio.Handle, whose Python slots would be dead weight:
+ * its __class__ says asyncio.Handle, so isinstance() holds, and what is cold (repr,
+ * ordering) runs asyncio's own functions on it. */
+#include "core/handle.h"
+#include "core/context.h"
+#include "core/loop.h"
+#include "base/errors.h"
+
+/* Where the arguments stand. */
+static inline PyObject **
+handle_args(FlHandle *self)
+{
+    return FL_LIKELY(self->nargs <= FL_HANDLE_INLINE_ARGS) ? self->args
+                                                           : (PyObject **)self->args[0];
+}
+
+#if FL_HAVE_GIL
+/* Makes a few spare handles at once. The collector rests meanwhile: handles
+ * are not tracked, so a batch of them is no reason to collect. 0 or -1. */
+static int
+handle_refill(FlState *st, PyTypeObject *type, int kind)
+{
+    int collecting = PyGC_Disable();
+    int made = 0;
+    for (; made < FL_HANDLE_REFILL; made++) {
+        FlHandle *spare = PyObject_GC_New(FlHandle, type);
+        if (spare == NULL) break;
+        Py_DECREF(type); /* a spare does not hold its type */
+        memset((char *)spare + sizeof(PyObject), 0,
+               (size_t)type->tp_basicsize - sizeof(PyObject));
+        spare->context = (PyObject *)st->free_handles[kind];
+        st->free_handles[kind] = spare;
+    }
+    st->free_handle_count[kind] += made;
+    if (collecting) {
+        PyGC_Enable();
+    }
+    if (made == 0) return -1;
+    PyErr_Clear();
+    return 0;
+}
+#endif
+
+static FlHandle *
+handle_alloc(FlState *st, PyTypeObject *type)
+{
+#if FL_HAVE_GIL
+    int kind = type == st->timer_handle_type;
+    if (FL_UNLIKELY(st->free_handles[kind] == NULL) &&
+        handle_refill(st, type, kind) < 0) {
+        return NULL;
+    }
+    FlHandle *self = st->free_handles[kind];
+    st->free_handles[kind] = (FlHandle *)self->context;
+    st->free_handle_count[kind]--;
+    self->context = NULL;
+    PyObject_Init((PyObject *)self, type);
+    return self;
+#else
+    (void)st;
+    FlHandle *self = PyObject_GC_New(FlHandle, type);
+    if (self == NULL) return NULL;
+    memset((char *)self + sizeof(PyObject), 0,
+           (size_t)type->tp_basicsize - sizeof(PyObject));
+    return self;
+#endif
+}
+
+FlHandle *
+fl_handle_new(FlLoop *loop, PyTypeObject *type, PyObject *callback,
+              PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    FlState *st = loop->st;
+    FlHandle *self = handle_alloc(st, type);
+    if (self == NULL) return NULL;
+
+    self->flags = type == st->timer_handle_type ? FL_HANDLE_TIMER : 0;
+    self->nargs = 0;
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    if (context != NULL) {
+        self->context = Py_NewRef(context);
+    }
+    else {
+        bool shared;
+        self->context = fl_context_capture(st, &loop->contexts, &shared);
+        if (self->context == NULL) goto error;
+        if (shared) {
+            self->flags |= FL_HANDLE_SHARED;
+        }
+    }
+    if (FL_UNLIKELY(nargs > FL_HANDLE_INLINE_ARGS)) {
+        PyObject **own = PyMem_Malloc((size_t)nargs * sizeof(PyObject *));
+        if (own == NULL) {
+            PyErr_NoMemory();
+            goto error;
+        }
+        self->args[0] = (PyObject *)own;
+    }
+    self->callback = Py_NewRef(callback);
+    self->nargs = (int)nargs;
+    PyObject **slots = handle_args(self);
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        slots[i] = Py_NewRef(args[i]);
+    }
+    if (!FL_HAVE_GIL) {
+        fl_handle_track_always(self);
+    }
+    return self;
+
+error:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+/* Drops callback and arguments; the slots are empty before any destructor runs. */
+static void
+handle_drop_call(FlHandle *self)
+{
+    PyObject *callback = self->callback;
+    int nargs = self->nargs;
+    PyObject *held[FL_HANDLE_INLINE_ARGS];
+    PyObject **args = handle_args(self);
+    PyObject **own = NULL;
+    if (FL_UNLIKELY(args != self->args)) {
+        own = args;
+    }
+    else {
+        for (int i = 0; i < nargs; i++) {
+            held[i] = args[i];
+        }
+        args = held;
+    }
+    self->callback = NULL;
+    self->nargs = 0;
+    Py_XDECREF(callback);
+    for (int i = 0; i < nargs; i++) {
+        Py_DECREF(args[i]);
+    }
+    PyMem_Free(own);
+}
+
+static PyObject *
+handle_args_tuple(FlHandle *self)
+{
+    PyObject *tuple = PyTuple_New(self->nargs);
+    if (tuple == NULL) return NULL;
+    for (int i = 0; i < self->nargs; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(handle_args(self)[i]));
+    }
+    return tuple;
+}
+
+static PyObject *
+handle_callback_source(FlState *st, FlHandle *self)
+{
+    PyObject *args = handle_args_tuple(self);
+    if (args == NULL) return NULL;
+    PyObject *callback = self->callback != NULL ? self->callback : Py_None;
+#if FL_CALLBACK_SOURCE_DEBUG
+    PyObject *kwargs =
+        Py_BuildValue("{s:O}", "debug", self->loop->debug ? Py_True : Py_False);
+    PyObject *both = kwargs == NULL ? NULL : PyTuple_Pack(2, callback, args);
+    PyObject *source =
+        both == NULL ? NULL : PyObject_Call(st->format_callback_source, both, kwargs);
+    Py_XDECREF(both);
+    Py_XDECREF(kwargs);
+#else
+    PyObject *source =
+        PyObject_CallFunctionObjArgs(st->format_callback_source, callback, args, NULL);
+#endif
+    Py_DECREF(args);
+    return source;
+}
+
+enum { DEBUG_TRACEBACK, DEBUG_REPR, DEBUG_ITEMS };
+
+/* Borrowed, or NULL where it is not known. */
+static PyObject *
+handle_debug_item(FlHandle *self, int which)
+{
+    PyObject *item = self->debug == NULL ? NULL : PyList_GET_ITEM(self->debug, which);
+    return item == Py_None ? NULL : item;
+}
+
+/* Steals value. 0 or -1. */
+static int
+handle_set_debug_item(FlHandle *self, int which, PyObject *value)
+{
+    if (value == NULL) return -1;
+    if (self->debug == NULL) {
+        self->debug = Py_BuildValue("[OO]", Py_None, Py_None);
+        if (self->debug == NULL) {
+            Py_DECREF(value);
+            return -1;
+        }
+    }
+    return PyList_SetItem(self->debug, which, value);
+}
+
+/* The callback raised. As asyncio's Handle._run(). */
+int
+fl_handle_failed(FlHandle *self)
+{
+    FlState *st = self->loop->st;
+    if (fl_errors_fatal()) return -1;
+    PyObject *exc = fl_compat_take_exception();
+    PyObject *source = handle_callback_source(st, self);
+    PyObject *message = source == NULL
+                            ? NULL
+                            : PyUnicode_FromFormat("Exception in callback %U", source);
+    Py_XDECREF(source);
+    if (message == NULL) {
+        Py_DECREF(exc);
+        return -1;
+    }
+    fl_compat_set_exception(exc);
+    int rc = fl_errors_report(st, (PyObject *)self->loop, message, st->str_handle, self,
+                              st->str_source_traceback,
+                              handle_debug_item(self, DEBUG_TRACEBACK), NULL);
+    Py_DECREF(message);
+    return rc;
+}
+
+static inline PyObject *
+handle_call(FlHandle *self)
+{
+    /* The callback may cancel its own handle, which empties the slots: own them. */
+    PyObject *callback = Py_NewRef(self->callback);
+    PyObject *result;
+    int nargs = self->nargs;
+    if (FL_LIKELY(nargs <= FL_HANDLE_INLINE_ARGS)) {
+        PyObject *args[1 + FL_HANDLE_INLINE_ARGS];
+        for (int i = 0; i < nargs; i++) {
+            args[i + 1] = Py_NewRef(self->args[i]);
+        }
+        result = PyObject_Vectorcall(
+            callback, args + 1, (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        for (int i = 0; i < nargs; i++) {
+            Py_DECREF(args[i + 1]);
+        }
+    }
+    else {
+        PyObject *args = handle_args_tuple(self);
+        result = args == NULL ? NULL : PyObject_CallObject(callback, args);
+        Py_XDECREF(args);
+    }
+    Py_DECREF(callback);
+    return result;
+}
+
+/* asyncio calls context.run(), so anything with a run() will do. */
+static PyObject *
+handle_call_foreign_context(FlHandle *self)
+{
+    PyObject *context = Py_NewRef(self->context);
+    PyObject *run = PyObject_GetAttrString(context, "run");
+    PyObject *args = run == NULL ? NULL : handle_args_tuple(self);
+    PyObject *callback = args == NULL ? NULL : PyTuple_Pack(1, self->callback);
+    PyObject *all = callback == NULL ? NULL : PySequence_Concat(callback, args);
+    PyObject *result = all == NULL ? NULL : PyObject_CallObject(run, all);
+    Py_XDECREF(all);
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+    Py_XDECREF(run);
+    Py_DECREF(context);
+    return result;
+}
+
+static inline int
+handle_run_in_context(FlHandle *self)
+{
+    PyObject *context = self->context;
+    PyObject *pristine = NULL;
+    PyObject *result = NULL;
+    if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
+        result = handle_call_foreign_context(self);
+        goto ran;
+    }
+    if (self->flags & FL_HANDLE_SHARED) {
+        pristine = context;
+        context = fl_context_take(&self->loop->contexts, pristine);
+        if (context == NULL) return fl_handle_failed(self);
+        /* While it runs, the handle shows the context that it runs in. */
+        self->context = context;
+        self->flags &= ~(unsigned)FL_HANDLE_SHARED;
+    }
+    else {
+        Py_INCREF(context);
+    }
+    if (FL_LIKELY(PyContext_Enter(context) == 0)) {
+        result = handle_call(self);
+        if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
+            Py_CLEAR(result);
+        }
+    }
+    if (pristine == NULL) {
+        Py_DECREF(context);
+    }
+    else if (fl_context_give(&self->loop->contexts, pristine, context)) {
+        self->context = pristine;
+        self->flags |= FL_HANDLE_SHARED;
+    }
+    else {
+        Py_DECREF(pristine);
+    }
+ran:
+    if (FL_UNLIKELY(result == NULL)) return fl_handle_failed(self);
+    Py_DECREF(result);
+    return 0;
+}
+
+int
+fl_handle_run(FlHandle *self)
+{
+    if (!FL_HANDLE_GATED || FL_LIKELY(!(self->flags & FL_HANDLE_THREADSAFE))) {
+        return handle_run_in_context(self);
+    }
+    if (!fl_gate_enter(&self->loop->gate, self)) return 0;
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    int rc = handle_run_in_context(self);
+    fl_gate_leave(&loop->gate, self);
+    Py_DECREF((PyObject *)loop);
+    return rc;
+}
+
+/* Adds flags and returns those from before; see gate.h. */
+static unsigned
+handle_mark(FlHandle *self, unsigned flags)
+{
+    unsigned before = self->flags;
+    FlLoop *loop = self->loop;
+    if (FL_HANDLE_GATED && FL_UNLIKELY(before & FL_HANDLE_THREADSAFE) && loop != NULL) {
+        Py_INCREF((PyObject *)loop);
+        before = fl_gate_mark(loop, self, flags);
+        Py_DECREF((PyObject *)loop);
+        return before;
+    }
+    self->flags |= flags;
+    return before;
+}
+
+int
+fl_handle_trace(FlHandle *self)
+{
+    FlState *st = self->loop->st;
+    /* The frame that called us, if any: C frames do not count. */
+    PyObject *frame = PyObject_CallNoArgs(st->sys_getframe);
+    if (frame == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
+        PyErr_Clear(); /* no Python frame at all */
+        return 0;
+    }
+    PyObject *traceback = PyObject_CallOneArg(st->extract_stack, frame);
+    Py_DECREF(frame);
+    return handle_set_debug_item(self, DEBUG_TRACEBACK, traceback);
+}
+
+int
+fl_handle_cancel(FlHandle *self)
+{
+    if (handle_mark(self, FL_HANDLE_CANCELLED) & FL_HANDLE_CANCELLED) return 0;
+    if (self->loop != NULL && FL_UNLIKELY(self->loop->debug)) {
+        /* The repr outlives the callback: useful where a handle was cancelled early. */
+        PyObject *repr = PyObject_Repr((PyObject *)self);
+        if (handle_set_debug_item(self, DEBUG_REPR, repr) < 0) return -1;
+    }
+    /* First out of the heap, then the destructors. */
+    FlLoop *loop = self->loop;
+    if ((self->flags & FL_HANDLE_SCHEDULED) && loop != NULL) {
+        Py_INCREF((PyObject *)self);
+        Py_INCREF((PyObject *)loop);
+        fl_handle_track(self);
+        fl_timers_cancelled(&loop->timers, self);
+        handle_drop_call(self);
+        Py_DECREF((PyObject *)loop);
+        Py_DECREF((PyObject *)self);
+        return 0;
+    }
+    handle_drop_call(self);
+    return 0;
+}
+
+static PyObject *
+handle_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_handle_cancel((FlHandle *)op) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+handle_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(handle_mark((FlHandle *)op, 0) & FL_HANDLE_CANCELLED);
+}
+
+static PyObject *
+handle_when(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(((FlTimerHandle *)op)->when);
+}
+
+static PyObject *
+handle_run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlHandle *self = (FlHandle *)op;
+    if (self->callback == NULL) {
+        PyErr_SetString(PyExc_TypeError, "'NoneType' object is not callable");
+        return NULL;
+    }
+    if (fl_handle_run(self) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Whoever sees the context may enter or keep it, so it must be the handle's own. */
+static PyObject *
+handle_get_context(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlHandle *self = (FlHandle *)op;
+    if (self->context == NULL) Py_RETURN_NONE;
+    if (self->flags & FL_HANDLE_SHARED) {
+        PyObject *own = PyContext_Copy(self->context);
+        if (own == NULL) return NULL;
+        self->flags &= ~(unsigned)FL_HANDLE_SHARED;
+        Py_SETREF(self->context, own);
+    }
+    return Py_NewRef(self->context);
+}
+
+#if FL_HANDLE_GET_CONTEXT
+static PyObject *
+handle_get_context_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return handle_get_context(op, NULL);
+}
+#endif
+
+static PyObject *
+handle_get_callback(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *callback = ((FlHandle *)op)->callback;
+    return Py_NewRef(callback != NULL ? callback : Py_None);
+}
+
+static PyObject *
+handle_get_args(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlHandle *self = (FlHandle *)op;
+    if (self->callback == NULL) Py_RETURN_NONE;
+    return handle_args_tuple(self);
+}
+
+static PyObject *
+handle_get_loop(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlLoop *loop = ((FlHandle *)op)->loop;
+    return Py_NewRef(loop != NULL ? (PyObject *)loop : Py_None);
+}
+
+static PyObject *
+handle_get_debug_item(PyObject *op, void *closure)
+{
+    PyObject *item = handle_debug_item((FlHandle *)op, (int)(uintptr_t)closure);
+    return Py_NewRef(item != NULL ? item : Py_None);
+}
+
+static PyObject *
+handle_get_flag(PyObject *op, void *closure)
+{
+    return PyBool_FromLong(((FlHandle *)op)->flags & (unsigned)(uintptr_t)closure);
+}
+
+/* isinstance(handle, asyncio.Handle) asks for this where the type says no. */
+static PyObject *
+handle_get_class(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlHandle *self = (FlHandle *)op;
+    FlState *st = fl_state_of_type(Py_TYPE(op));
+    if (st == NULL) return NULL;
+#if FL_THREADSAFE_HANDLE
+    if (self->flags & FL_HANDLE_THREADSAFE) {
+        return PyObject_GetAttr(st->asyncio_events, st->str__ThreadSafeHandle);
+    }
+#endif
+    return Py_NewRef(self->flags & FL_HANDLE_TIMER ? st->asyncio_timer_handle
+                                                   : st->asyncio_handle);
+}
+
+/* asyncio's own function on our handle: it reads the attributes above. */
+static PyObject *
+handle_borrow(PyObject *op, const char *name, PyObject *other)
+{
+    PyObject *cls = handle_get_class(op, NULL);
+    if (cls == NULL) return NULL;
+    PyObject *function = PyObject_GetAttrString(cls, name);
+    Py_DECREF(cls);
+    if (function == NULL) return NULL;
+    PyObject *result = PyObject_CallFunctionObjArgs(function, op, other, NULL);
+    Py_DECREF(function);
+    return result;
+}
+
+static PyObject *
+handle_repr(PyObject *op)
+{
+    return handle_borrow(op, "__repr__", NULL);
+}
+
+static PyObject *
+handle_repr_info(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return handle_borrow(op, "_repr_info", NULL);
+}
+
+static PyObject *
+handle_compare(PyObject *op, PyObject *other, int how)
+{
+    static const char *const names[] = {"__lt__", "__le__", "__eq__",
+                                        "__ne__", "__gt__", "__ge__"};
+    if (!(((FlHandle *)op)->flags & FL_HANDLE_TIMER)) Py_RETURN_NOTIMPLEMENTED;
+    if (how != Py_NE) return handle_borrow(op, names[how], other);
+
+    PyObject *equal = handle_borrow(op, "__eq__", other);
+    if (equal == NULL || equal == Py_NotImplemented) return equal;
+    int truth = PyObject_IsTrue(equal);
+    Py_DECREF(equal);
+    return truth < 0 ? NULL : PyBool_FromLong(!truth);
+}
+
+static Py_hash_t
+handle_hash(PyObject *op)
+{
+    FlHandle *self = (FlHandle *)op;
+    if (self->flags & FL_HANDLE_TIMER)
+        return _Py_HashDouble(op, ((FlTimerHandle *)op)->when);
+    return fl_compat_hash_pointer(op);
+}
+
+static int
+handle_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    FlHandle *self = (FlHandle *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)self->loop);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->debug);
+    for (int i = 0; i < self->nargs; i++) {
+        Py_VISIT(handle_args(self)[i]);
+    }
+    return 0;
+}
+
+int
+fl_handle_visit(FlHandle *self, visitproc visit, void *arg)
+{
+    PyObject *op = (PyObject *)self;
+    if (!(self->flags & FL_HANDLE_TRACKED)) return handle_traverse(op, visit, arg);
+    Py_VISIT(op);
+    return 0;
+}
+
+static int
+handle_clear(PyObject *op)
+{
+    FlHandle *self = (FlHandle *)op;
+    handle_drop_call(self);
+    PyObject *loop = (PyObject *)self->loop;
+    self->loop = NULL;
+    Py_XDECREF(loop);
+    self->flags &= ~(unsigned)FL_HANDLE_SHARED;
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->debug);
+    return 0;
+}
+
+/* Takes the parts of a handle down and keeps it as a spare, or frees it. */
+static void
+handle_end(FlHandle *self)
+{
+    PyObject *op = (PyObject *)self;
+    PyTypeObject *tp = Py_TYPE(op);
+    if (FL_UNLIKELY(self->weakrefs != NULL)) {
+        PyObject_ClearWeakRefs(op);
+    }
+#if FL_HAVE_GIL
+    FlState *st = self->loop != NULL ? self->loop->st : NULL;
+    int kind = (self->flags & FL_HANDLE_TIMER) != 0;
+#endif
+    (void)handle_clear(op);
+#if FL_HAVE_GIL
+    if (FL_LIKELY(st != NULL && st->free_handle_count[kind] < FL_HANDLE_FREE_MAX)) {
+        self->context = (PyObject *)st->free_handles[kind];
+        st->free_handles[kind] = self;
+        st->free_handle_count[kind]++;
+    }
+    else
+#endif
+    {
+        PyObject_GC_Del(op);
+    }
+    Py_DECREF(tp);
+}
+
+static void
+handle_dealloc(PyObject *op)
+{
+    FlHandle *self = (FlHandle *)op;
+    if (self->flags & FL_HANDLE_TRACKED) {
+        PyObject_GC_UnTrack(op);
+        self->flags &= ~(unsigned)FL_HANDLE_TRACKED;
+    }
+    bool chained = false;
+    for (int i = 0; i < self->nargs; i++) {
+        chained |= Py_TYPE(handle_args(self)[i])->tp_dealloc == handle_dealloc;
+    }
+    if (FL_LIKELY(!chained)) {
+        handle_end(self);
+        return;
+    }
+    /* A handle is another's argument, and so on perhaps for a hundred thousand. */
+    Py_TRASHCAN_BEGIN(op, handle_dealloc)
+    handle_end(self);
+    Py_TRASHCAN_END
+}
+
+void
+fl_handle_free_spares(FlState *st)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        FlHandle *self = st->free_handles[kind];
+        st->free_handles[kind] = NULL;
+        st->free_handle_count[kind] = FL_HANDLE_FREE_MAX; /* nothing comes back */
+        while (self != NULL) {
+            FlHandle *next = (FlHandle *)self->context;
+            PyObject_GC_Del(self);
+            self = next;
+        }
+    }
+}
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", handle_cancel, METH_NOARGS,
+     PyDoc_STR("cancel($self)\n--\n\n"
+               "Cancel the callback; without effect if it has run or was cancelled.")},
+    {"cancelled", handle_cancelled, METH_NOARGS,
+     PyDoc_STR("cancelled($self)\n--\n\nReturn True if the callback was cancelled.")},
+#if FL_HANDLE_GET_CONTEXT
+    {"get_context", handle_get_context_method, METH_NOARGS,
+     PyDoc_STR("get_context($self)\n--\n\n"
+               "Return the contextvars.Context that the callback runs in.")},
+#endif
+    {"_run", handle_run, METH_NOARGS, NULL},
+    {"_repr_info", handle_repr_info, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_handle_methods[] = {
+    {"when", handle_when, METH_NOARGS,
+     PyDoc_STR("when($self)\n--\n\n"
+               "Return the time, in seconds of loop.time(), that it is due at.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlHandle, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef timer_handle_members[] = {
+    {"_when", T_DOUBLE, offsetof(FlTimerHandle, when), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef handle_getset[] = {
+    {"__class__", handle_get_class, NULL, NULL, NULL},
+    {"_callback", handle_get_callback, NULL, NULL, NULL},
+    {"_args", handle_get_args, NULL, NULL, NULL},
+    {"_loop", handle_get_loop, NULL, NULL, NULL},
+    {"_context", handle_get_context, NULL, NULL, NULL},
+    {"_source_traceback", handle_get_debug_item, NULL, NULL, (void *)DEBUG_TRACEBACK},
+    {"_repr", handle_get_debug_item, NULL, NULL, (void *)DEBUG_REPR},
+    {"_cancelled", handle_get_flag, NULL, NULL, (void *)FL_HANDLE_CANCELLED},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyGetSetDef timer_handle_getset[] = {
+    {"_scheduled", handle_get_flag, NULL, NULL, (void *)FL_HANDLE_SCHEDULED},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, "A callback that was scheduled; see asyncio.Handle."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_hash, handle_hash},
+    {Py_tp_richcompare, handle_compare},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_members, handle_members},
+    {Py_tp_getset, handle_getset},
+    {0, NULL},
+};
+
+static PyType_Slot timer_handle_slots[] = {
+    {Py_tp_doc, "A callback that is due at a time; see asyncio.TimerHandle."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_hash, handle_hash},
+    {Py_tp_richcompare, handle_compare},
+    {Py_tp_methods, timer_handle_methods},
+    {Py_tp_members, timer_handle_members},
+    {Py_tp_getset, timer_handle_getset},
+    {0, NULL},
+};
+
+enum {
+    HANDLE_TYPE_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+        Py_TPFLAGS_DISALLOW_INSTANTIATION,
+};
+
+static PyType_Spec handle_spec = {
+    .name = "fastloop.Handle",
+    .basicsize = sizeof(FlHandle),
+    .flags = HANDLE_TYPE_FLAGS | Py_TPFLAGS_BASETYPE, /* for the timer handle alone */
+    .slots = handle_slots,
+};
+
+static PyType_Spec timer_handle_spec = {
+    .name = "fastloop.TimerHandle",
+    .basicsize = sizeof(FlTimerHandle),
+    .flags = HANDLE_TYPE_FLAGS,
+    .slots = timer_handle_slots,
+};
+
+int
+fl_handle_register(PyObject *module, FlState *st)
+{
+    st->handle_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &handle_spec, NULL);
+    if (st->handle_type == NULL || PyModule_AddType(module, st->handle_type) < 0) {
+        return -1;
+    }
+    st->timer_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(
+        module, &timer_handle_spec, (PyObject *)st->handle_type);
+    if (st->timer_handle_type == NULL) return -1;
+    return PyModule_AddType(module, st->timer_handle_type);
+}

@@ -1,0 +1,712 @@
+/* loop.c - the Loop type: its state, its small methods, its making and its end.
+ *
+ * Owns:   libuv's loop, the ready queue, the list of flushes, the read slab.
+ * Thread: its own, from run_forever() on; queue and bell of wakeup.c are for others. */
+#include "core/loop.h"
+#include "base/errors.h"
+#include "core/method.h"
+#include "core/step.h"
+#include "core/turn.h"
+
+int
+fl_loop_check_closed(FlLoop *loop)
+{
+    if (FL_LIKELY(!loop->closed)) return 0;
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+int
+fl_loop_check_thread(FlLoop *loop)
+{
+    if (loop->thread == 0 || loop->thread == PyThread_get_thread_ident()) return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "Non-thread-safe operation invoked on an event loop other than the "
+                    "current one");
+    return -1;
+}
+
+int
+fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method)
+{
+    PyObject *result = PyObject_CallMethod((PyObject *)loop, "_check_callback", "Os",
+                                           callback, method);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_loop_push(FlLoop *loop, FlHandle *handle)
+{
+    if (FL_UNLIKELY(!fl_ring_push(&loop->ready, handle))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF((PyObject *)handle);
+    return 0;
+}
+
+int
+fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
+                  Py_ssize_t nargs, PyObject *context)
+{
+    if (fl_loop_check_closed(loop) < 0) return -1;
+    FlHandle *handle =
+        fl_handle_new(loop, loop->st->handle_type, callback, args, nargs, context);
+    if (handle == NULL) return -1;
+    int rc = FL_UNLIKELY(loop->debug) ? fl_handle_trace(handle) : 0;
+    if (rc == 0) {
+        rc = fl_loop_push(loop, handle);
+    }
+    Py_DECREF((PyObject *)handle);
+    return rc;
+}
+
+static PyObject *
+loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    FlLoop *self = (FlLoop *)op;
+    FlCallArgs call;
+    if (FL_LIKELY(fl_step_is_meant(self->st, args, nargs, kwnames) && !self->debug &&
+                  !self->closed)) {
+        PyObject *arg = nargs == 2 ? args[1] : NULL;
+        if (fl_step_push(self, args[0], arg, args[nargs]) < 0) return NULL;
+        Py_RETURN_NONE;
+    }
+    if (fl_callargs_parse(self->st, "call_soon", NULL, args, nargs, kwnames, &call) <
+            0 ||
+        fl_loop_check_closed(self) < 0) {
+        return NULL;
+    }
+    if (FL_UNLIKELY(self->debug)) {
+        if (fl_loop_check_thread(self) < 0) return NULL;
+        if (fl_loop_check_callback(self, call.callback, "call_soon") < 0) return NULL;
+    }
+    FlHandle *handle = fl_handle_new(self, self->st->handle_type, call.callback,
+                                     call.args, call.nargs, call.context);
+    if (handle == NULL) return NULL;
+    if ((FL_UNLIKELY(self->debug) && fl_handle_trace(handle) < 0) ||
+        fl_loop_push(self, handle) < 0) {
+        Py_DECREF((PyObject *)handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+static PyMethodDef call_soon_def = {
+    "call_soon", (PyCFunction)(void (*)(void))loop_call_soon,
+    METH_FASTCALL | METH_KEYWORDS,
+    PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
+              "Call callback(*args) in the next turn of the loop. Return a Handle.")};
+
+char *
+fl_loop_slab(FlLoop *loop)
+{
+    if (FL_UNLIKELY(loop->slab == NULL)) {
+        loop->slab = PyMem_RawMalloc(FL_SLAB_SIZE);
+        if (loop->slab == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    return loop->slab;
+}
+
+static PyObject *
+loop_take_turns(FlLoop *self, bool until_stopped)
+{
+    if (fl_loop_check_closed(self) < 0) return NULL;
+    fl_turn_look_soon(self); /* each run begins with a look */
+    self->fresh = true;
+    do {
+        if (fl_turn_take(self) < 0) return NULL;
+    } while (until_stopped && !self->stopping);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return loop_take_turns((FlLoop *)op, true);
+}
+
+static PyObject *
+loop_run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return loop_take_turns((FlLoop *)op, false);
+}
+
+static PyObject *
+loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ((FlLoop *)op)->stopping = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_is_running(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((FlLoop *)op)->thread != 0);
+}
+
+static PyObject *
+loop_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((FlLoop *)op)->closed);
+}
+
+static PyObject *
+loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((FlLoop *)op)->debug);
+}
+
+static PyObject *
+loop_check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_closed((FlLoop *)op) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_check_thread(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_thread((FlLoop *)op) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* {"loop": self}; borrowed. Only for _asyncio's own types, which take a dict of
+ * keywords as it is: making one for each call took a fifth of create_future(). */
+static PyObject *
+loop_kwargs(FlLoop *self)
+{
+    if (FL_UNLIKELY(self->loop_kwargs == NULL)) {
+        PyObject *kwargs = PyDict_New();
+        if (kwargs == NULL) return NULL;
+        if (PyDict_SetItem(kwargs, self->st->str_loop, (PyObject *)self) < 0) {
+            Py_DECREF(kwargs);
+            return NULL;
+        }
+        self->loop_kwargs = kwargs;
+    }
+    return self->loop_kwargs;
+}
+
+/* asyncio.futures.Future is looked up at each call, since tracers replace it. */
+PyObject *
+fl_loop_new_future(FlLoop *loop)
+{
+    FlState *st = loop->st;
+    PyObject *cls = PyObject_GetAttr(st->asyncio_futures, st->str_Future);
+    if (cls == NULL) return NULL;
+    PyObject *future = NULL;
+    if (FL_LIKELY(cls == st->c_future && !loop->closed)) {
+        PyObject *kwargs = loop_kwargs(loop);
+        if (kwargs != NULL) {
+            future = PyObject_Call(cls, st->empty_tuple, kwargs);
+        }
+    }
+    else {
+        PyObject *args[2] = {NULL, (PyObject *)loop};
+        future = PyObject_Vectorcall(cls, args + 1, 0 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                     st->kw_loop);
+    }
+    Py_DECREF(cls);
+    return future;
+}
+
+static PyObject *
+loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return fl_loop_new_future((FlLoop *)op);
+}
+
+PyObject *
+fl_loop_call_base(FlLoop *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttr(self->st->base_event_loop, name);
+    if (method == NULL) return NULL;
+    Py_ssize_t count = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject *result = NULL;
+    PyObject **stack = PyMem_Malloc((size_t)(count + 1) * sizeof(PyObject *));
+    if (stack == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        stack[0] = (PyObject *)self;
+        memcpy(stack + 1, args, (size_t)count * sizeof(PyObject *));
+        result = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, kwnames);
+        PyMem_Free(stack);
+    }
+    Py_DECREF(method);
+    return result;
+}
+
+/* name=None and context=None are what is not given. */
+static bool
+loop_is_plain_task(FlState *st, PyObject *const *values, PyObject *kwnames)
+{
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (values[i] != Py_None || (name != st->str_name && name != st->str_context)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static PyObject *
+loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    enum { MOST_KEYWORDS = 7 };
+    FlLoop *self = (FlLoop *)op;
+    FlState *st = self->st;
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (FL_UNLIKELY(self->debug || self->closed || self->task_factory != NULL ||
+                    nargs != 1 || count > MOST_KEYWORDS)) {
+        /* With a task factory or in debug mode asyncio's own code does the work. */
+        return fl_loop_call_base(self, st->str_create_task, args, nargs, kwnames);
+    }
+    /* Task(coro, loop=self, **kwargs): exactly the keywords that were given. */
+    PyObject *cls = PyObject_GetAttr(st->asyncio_tasks, st->str_Task);
+    if (cls == NULL) return NULL;
+    PyObject *result = NULL;
+    if (FL_LIKELY(cls == st->c_task) && loop_is_plain_task(st, args + 1, kwnames)) {
+        PyObject *kwargs = loop_kwargs(self);
+        PyObject *coro = kwargs == NULL ? NULL : PyTuple_Pack(1, args[0]);
+        if (coro != NULL) {
+            result = PyObject_Call(cls, coro, kwargs);
+            Py_DECREF(coro);
+        }
+        goto done;
+    }
+    PyObject *names = st->kw_loop;
+    PyObject *stack[3 + MOST_KEYWORDS] = {NULL, args[0], op};
+    if (count > 0) {
+        int given = PySequence_Contains(kwnames, st->str_loop);
+        if (given != 0) {
+            if (given > 0) {
+                PyErr_SetString(PyExc_TypeError, "asyncio.tasks.Task() got multiple "
+                                                 "values for keyword argument 'loop'");
+            }
+            goto done;
+        }
+        names = PySequence_Concat(st->kw_loop, kwnames);
+        if (names == NULL) goto done;
+        memcpy(stack + 3, args + 1, (size_t)count * sizeof(PyObject *));
+    }
+    result =
+        PyObject_Vectorcall(cls, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    if (count > 0) {
+        Py_DECREF(names);
+    }
+done:
+    Py_DECREF(cls);
+    return result;
+}
+
+/* _add_callback_signalsafe(handle): asyncio's signal code queues its handles so. */
+static PyObject *
+loop_add_callback(PyObject *op, PyObject *handle)
+{
+    FlLoop *self = (FlLoop *)op;
+    FlState *st = self->st;
+    if (fl_handle_is(st, handle)) {
+        if (fl_loop_push(self, (FlHandle *)handle) < 0) return NULL;
+        Py_RETURN_NONE;
+    }
+    /* A handle of asyncio's own making: it knows how to run itself. */
+    PyObject *cancelled = PyObject_CallMethod(handle, "cancelled", NULL);
+    int skip = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (skip < 0) return NULL;
+    if (skip) Py_RETURN_NONE;
+    PyObject *run = PyObject_GetAttrString(handle, "_run");
+    if (run == NULL) return NULL;
+    int rc = fl_loop_call_soon(self, run, NULL, 0, NULL);
+    Py_DECREF(run);
+    if (rc < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* What close() leaves to C: nothing is kept, nothing is watched, uv is closed. */
+static void
+loop_release(FlLoop *self)
+{
+    self->closed = true;
+    bool foreign = self->uv_open && fl_poll_is_foreign(&self->poll);
+    if (!foreign) {
+        fl_wakeup_close(&self->wakeup);
+    }
+    fl_poll_clear(&self->poll);
+    void *entry;
+    while ((entry = fl_ring_pop(&self->ready)) != NULL) {
+        FlStep *step = fl_step_of(entry);
+        if (step != NULL) {
+            fl_step_drop(self->st, step);
+            continue;
+        }
+        FlHandle *handle = entry;
+        fl_handle_track(handle);
+        Py_DECREF((PyObject *)handle);
+    }
+    fl_timers_clear(&self->timers);
+    fl_wakeup_clear(&self->wakeup);
+    fl_context_clear(&self->contexts);
+    while (self->flushes != NULL) {
+        FlFlush *flush = self->flushes;
+        self->flushes = flush->next;
+        flush->queued = false;
+        Py_DECREF(flush->owner);
+    }
+    self->flushes_tail = &self->flushes;
+    if (foreign) {
+        self->uv_open = false; /* libuv would take the parent's watchers down */
+    }
+    if (self->uv_open) {
+        self->uv_open = false;
+        /* Runs the close callbacks; nothing is left that could wait. */
+        while (uv_loop_close(&self->uv) == UV_EBUSY) {
+            uv_run(&self->uv, UV_RUN_NOWAIT);
+        }
+    }
+    fl_poll_free(&self->poll);
+    fl_ring_free(&self->ready);
+    PyMem_RawFree(self->slab);
+    self->slab = NULL;
+}
+
+/* _release(): the C half of close(). Small writes still leave. */
+static PyObject *
+loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlLoop *self = (FlLoop *)op;
+    if (self->thread != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
+        return NULL;
+    }
+    PyObject *raised = NULL;
+    if (self->flushes != NULL && fl_turn_flush(self) < 0) {
+        raised = fl_compat_take_exception();
+    }
+    loop_release(self);
+    /* They lead back here: without them a closed loop goes when its last user does, as
+     * asyncio's, and not when the collector comes by. */
+    Py_CLEAR(self->loop_kwargs);
+    if (self->call_soon != NULL && PyCFunction_CheckExact(self->call_soon) &&
+        PyCFunction_GET_SELF(self->call_soon) == op) {
+        Py_CLEAR(self->call_soon);
+    }
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+loop_init_uv(FlLoop *self)
+{
+    int rc = uv_loop_init(&self->uv);
+    if (rc != 0) return rc;
+    self->uv_open = true;
+    rc = fl_gate_init_uv(&self->gate);
+    if (rc != 0) return rc;
+    rc = fl_wakeup_init_uv(&self->wakeup, &self->uv);
+    return rc != 0 ? rc : fl_poll_init_uv(&self->poll, &self->uv);
+}
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    FlState *st = fl_state_of_type(type);
+    if (st == NULL) return NULL;
+    FlLoop *self = (FlLoop *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+
+    self->st = st;
+    self->flushes_tail = &self->flushes;
+    self->poll.epfd = self->poll.timer.fd = -1;
+    fl_signals_init(&self->signals, self);
+    self->call_soon = PyCFunction_New(&call_soon_def, (PyObject *)self);
+    if (self->call_soon == NULL) goto error;
+    PyObject *time = PyObject_GetAttr((PyObject *)type, st->str_time);
+    if (time == NULL) goto error;
+    self->overrides_time = !Py_IS_TYPE(time, st->method_type);
+    Py_DECREF(time);
+    int rc = loop_init_uv(self);
+    if (rc != 0) {
+        fl_errors_from_uv(rc);
+        goto error;
+    }
+    return (PyObject *)self;
+
+error:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static int
+loop_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    FlLoop *self = (FlLoop *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->call_soon);
+    Py_VISIT(self->time);
+    Py_VISIT(self->task_factory);
+    Py_VISIT(self->loop_kwargs);
+    Py_VISIT(self->current_handle);
+    Py_VISIT((PyObject *)self->job_queue);
+    Py_VISIT(self->contexts.pristine);
+    Py_VISIT(self->contexts.scratch);
+    for (size_t i = 0; i < fl_ring_len(&self->ready); i++) {
+        void *entry = fl_ring_at(&self->ready, i);
+        FlStep *step = fl_step_of(entry);
+        int stop = step != NULL ? fl_step_visit(step, visit, arg)
+                                : fl_handle_visit(entry, visit, arg);
+        if (stop != 0) return stop;
+    }
+    for (FlFlush *flush = self->flushes; flush != NULL; flush = flush->next) {
+        Py_VISIT(flush->owner);
+    }
+    int rc = fl_timers_traverse(&self->timers, visit, arg);
+    if (rc == 0) rc = fl_wakeup_traverse(&self->wakeup, visit, arg);
+    return rc == 0 ? fl_poll_traverse(&self->poll, visit, arg) : rc;
+}
+
+static int
+loop_clear(PyObject *op)
+{
+    FlLoop *self = (FlLoop *)op;
+    loop_release(self);
+    Py_CLEAR(self->call_soon);
+    Py_CLEAR(self->time);
+    Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->loop_kwargs);
+    Py_CLEAR(self->current_handle);
+    Py_CLEAR(self->job_queue);
+    return 0;
+}
+
+static void
+loop_dealloc(PyObject *op)
+{
+    PyTypeObject *tp = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)loop_clear(op);
+    fl_wakeup_free(&((FlLoop *)op)->wakeup);
+    fl_gate_destroy(&((FlLoop *)op)->gate);
+    tp->tp_free(op);
+    Py_DECREF(tp);
+}
+
+static PyMethodDef loop_methods[] = {
+    {"create_future", loop_create_future, METH_NOARGS,
+     PyDoc_STR(
+         "create_future($self)\n--\n\nReturn a new asyncio.Future of this loop.")},
+    {"create_task", (PyCFunction)(void (*)(void))loop_create_task,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("create_task" FL_CREATE_TASK_SIGNATURE "\n--\n\n"
+               "Schedule a coroutine. Return an asyncio.Task.")},
+    {"stop", loop_stop, METH_NOARGS,
+     PyDoc_STR("stop($self)\n--\n\nStop the loop at the end of this turn.")},
+    {"is_running", loop_is_running, METH_NOARGS,
+     PyDoc_STR("is_running($self)\n--\n\nReturn True while the loop runs.")},
+    {"is_closed", loop_is_closed, METH_NOARGS,
+     PyDoc_STR("is_closed($self)\n--\n\nReturn True once the loop was closed.")},
+    {"get_debug", loop_get_debug, METH_NOARGS,
+     PyDoc_STR("get_debug($self)\n--\n\nReturn True in debug mode.")},
+    {"_check_closed", loop_check_closed, METH_NOARGS, NULL},
+    {"_check_thread", loop_check_thread, METH_NOARGS, NULL},
+    {"_add_callback", loop_add_callback, METH_O, NULL},
+    {"_add_callback_signalsafe", loop_add_callback, METH_O, NULL},
+    {"_run", loop_run, METH_NOARGS,
+     PyDoc_STR("_run($self)\n--\n\nTake turns until stop().")},
+    {"_run_once", loop_run_once, METH_NOARGS,
+     PyDoc_STR("_run_once($self)\n--\n\nTake one turn.")},
+    {"_release", loop_release_method, METH_NOARGS,
+     PyDoc_STR("_release($self)\n--\n\nThe C half of close().")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+loop_get_bool(PyObject *op, void *closure)
+{
+    return PyBool_FromLong(*(bool *)((char *)op + (uintptr_t)closure));
+}
+
+static int
+loop_set_bool(PyObject *op, PyObject *value, void *closure)
+{
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0) return -1;
+    *(bool *)((char *)op + (uintptr_t)closure) = truth;
+    return 0;
+}
+
+/* BaseEventLoop's code may mark a loop closed; only _release() makes it so. */
+static int
+loop_set_closed(PyObject *op, PyObject *value, void *closure)
+{
+    FlLoop *self = (FlLoop *)op;
+    if (!self->uv_open) return 0;
+    return loop_set_bool(op, value, closure);
+}
+
+static PyObject *
+loop_get_thread_id(PyObject *op, void *Py_UNUSED(closure))
+{
+    unsigned long thread = ((FlLoop *)op)->thread;
+    if (thread == 0) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(thread);
+}
+
+static int
+loop_set_thread_id(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    FlLoop *self = (FlLoop *)op;
+    if (value == NULL || value == Py_None) {
+        self->thread = 0;
+        return 0;
+    }
+    unsigned long thread = PyLong_AsUnsignedLong(value);
+    if (thread == (unsigned long)-1 && PyErr_Occurred()) return -1;
+    self->thread = thread;
+    return 0;
+}
+
+/* What _add_callback() took in is shown as itself. Borrowed; NULL with an exception. */
+static PyObject *
+loop_ready_item(FlState *st, FlHandle *handle)
+{
+    PyObject *callback = handle->callback;
+    if (callback == NULL || !PyMethod_Check(callback)) return (PyObject *)handle;
+    PyObject *self = PyMethod_GET_SELF(callback);
+    int is_handle = PyObject_IsInstance(self, st->asyncio_handle);
+    if (is_handle < 0) return NULL;
+    return is_handle ? self : (PyObject *)handle;
+}
+
+static PyObject *
+loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlLoop *self = (FlLoop *)op;
+    FlRing *ready = &self->ready;
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < fl_ring_len(ready); i++) {
+        FlStep *step = fl_step_of(fl_ring_at(ready, i));
+        if (step != NULL) {
+            FlHandle *made = fl_step_handle(self, step);
+            if (made == NULL) {
+                Py_CLEAR(list);
+                break;
+            }
+            fl_ring_set(ready, i, made);
+        }
+        PyObject *item = loop_ready_item(self->st, fl_ring_at(ready, i));
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
+}
+
+static int
+loop_set_ignored(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
+                 void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+static PyObject *
+loop_get_object(PyObject *op, void *closure)
+{
+    PyObject *value = *(PyObject **)((char *)op + (uintptr_t)closure);
+    return Py_NewRef(value != NULL ? value : Py_None);
+}
+
+static int
+loop_set_object(PyObject *op, PyObject *value, void *closure)
+{
+    PyObject **slot = (PyObject **)((char *)op + (uintptr_t)closure);
+    Py_XSETREF(*slot, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+#define LOOP_FIELD(field) (void *)offsetof(FlLoop, field)
+static PyGetSetDef loop_getset[] = {
+    {"_closed", loop_get_bool, loop_set_closed, NULL, LOOP_FIELD(closed)},
+    {"_stopping", loop_get_bool, loop_set_bool, NULL, LOOP_FIELD(stopping)},
+    {"_debug", loop_get_bool, loop_set_bool, NULL, LOOP_FIELD(debug)},
+    {"_thread_id", loop_get_thread_id, loop_set_thread_id, NULL, NULL},
+    {"_ready", loop_get_ready, loop_set_ignored,
+     PyDoc_STR("The handles that are ready to run, as a list."), NULL},
+    {"_task_factory", loop_get_object, loop_set_object, NULL, LOOP_FIELD(task_factory)},
+    {"_current_handle", loop_get_object, loop_set_object, NULL,
+     LOOP_FIELD(current_handle)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "The native half of fastloop.Loop."},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "fastloop._core.Loop",
+    .basicsize = sizeof(FlLoop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = loop_slots,
+};
+
+int
+fl_loop_add_methods(FlState *st, PyMethodDef *methods)
+{
+    for (; methods->ml_name != NULL; methods++) {
+        PyObject *descr = PyDescr_NewMethod(st->loop_type, methods);
+        if (descr == NULL) return -1;
+        int rc =
+            PyObject_SetAttrString((PyObject *)st->loop_type, methods->ml_name, descr);
+        Py_DECREF(descr);
+        if (rc < 0) return -1;
+    }
+    return 0;
+}
+
+int
+fl_loop_add_getset(FlState *st, PyGetSetDef *getset)
+{
+    for (; getset->name != NULL; getset++) {
+        PyObject *descr = PyDescr_NewGetSet(st->loop_type, getset);
+        if (descr == NULL) return -1;
+        int rc = PyObject_SetAttrString((PyObject *)st->loop_type, getset->name, descr);
+        Py_DECREF(descr);
+        if (rc < 0) return -1;
+    }
+    return 0;
+}
+
+int
+fl_loop_register(PyObject *module, FlState *st)
+{
+    if (fl_context_self_test(st) < 0) return -1;
+    st->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
+    if (st->loop_type == NULL || PyModule_AddType(module, st->loop_type) < 0) return -1;
+    if (fl_method_register(module, st) < 0 ||
+        fl_method_add(st, &call_soon_def, offsetof(FlLoop, call_soon)) < 0 ||
+        fl_method_add(st, &fl_timer_time_def, offsetof(FlLoop, time)) < 0 ||
+        fl_loop_add_methods(st, fl_timer_methods) < 0 ||
+        fl_loop_add_getset(st, fl_timer_getset) < 0 ||
+        fl_loop_add_methods(st, fl_wakeup_methods) < 0) {
+        return -1;
+    }
+    return fl_loop_add_methods(st, fl_signals_methods);
+}

@@ -1,0 +1,103 @@
+/* loop.h - the loop object and its turn.
+ *
+ * Promises: what asyncio's users can observe of the order (stop, KeyboardInterrupt,
+ * cancellation, timers against call_soon) is asyncio's. */
+#ifndef FL_LOOP_H
+#define FL_LOOP_H
+#include "base/ring.h"
+#include "core/callargs.h"
+#include "core/context.h"
+#include "core/gate.h"
+#include "core/handle.h"
+#include "core/jobs.h"
+#include "core/poll.h"
+#include "core/signals.h"
+#include "core/spin.h"
+#include "core/timer.h"
+#include "core/wakeup.h"
+
+/* Something to do at the end of a turn, once; embedded in whoever asks. */
+typedef struct FlFlush FlFlush;
+struct FlFlush {
+    FlFlush *next;
+    bool queued;
+    /* 0, or -1 with the exception that must leave the loop. */
+    int (*call)(FlFlush *flush);
+    PyObject *owner; /* kept alive while queued */
+};
+
+/* Invariants: thread is 0 exactly while the loop does not run; ready owns its handles;
+ * flushes owns a reference to the owner of each entry; after close nothing is watched,
+ * queued or scheduled and uv is closed. */
+struct FlLoop {
+    PyObject_HEAD
+    FlState *st;
+    PyObject *call_soon; /* the bound builtin, or what replaces it; see method.h */
+    PyObject *time;      /* what replaces the loop's own clock, or NULL */
+    PyObject *task_factory;
+    PyObject *loop_kwargs; /* {"loop": self}, made when needed */
+    PyObject *current_handle;
+    FlRing ready;
+    FlContexts contexts;
+    bool debug;
+    bool stopping;
+    bool fresh; /* the first turn of a run is to come */
+    bool closed;
+    bool uv_open;
+    bool overrides_time; /* a subclass has a clock of its own */
+    unsigned long thread;
+    unsigned idle_turns; /* turns since the last poll, while callbacks were ready */
+    unsigned looks;      /* polls while callbacks were ready */
+    uint64_t last_poll;  /* uv_hrtime() of it, fl_ticks() of it, */
+    uint64_t last_ticks;
+    uint64_t short_ticks; /* and how many of them are less than the clock need tell */
+    size_t jobs;          /* of the native executor, whose results are due */
+    FlJobs *job_queue;    /* the last that took one, or NULL */
+    FlSpin spin;
+    FlFlush *flushes;
+    FlFlush **flushes_tail;
+    FlTimers timers;
+    FlWakeup wakeup;
+    FlGate gate;
+    FlSignals signals;
+    char *slab; /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
+    uv_loop_t uv;
+    FlPoll poll;
+};
+
+enum { FL_SLAB_SIZE = 256 * 1024 };
+
+/* RuntimeError "Event loop is closed" and -1, or 0. */
+int fl_loop_check_closed(FlLoop *loop);
+
+/* In debug mode RuntimeError and -1 off the loop's thread, or 0. */
+int fl_loop_check_thread(FlLoop *loop);
+
+/* In debug mode TypeError and -1 for what method cannot call, or 0. */
+int fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method);
+
+/* Puts a handle behind what is ready; takes a reference of its own. 0 or -1. */
+int fl_loop_push(FlLoop *loop, FlHandle *handle);
+
+/* As loop.call_soon(), without its debug checks. 0, or -1 with an exception. */
+int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
+                      Py_ssize_t nargs, PyObject *context);
+
+/* asyncio's own method of that name: BaseEventLoop.name(loop, *args). */
+PyObject *fl_loop_call_base(FlLoop *loop, PyObject *name, PyObject *const *args,
+                            Py_ssize_t nargs, PyObject *kwnames);
+
+/* A new loop.create_future(). */
+PyObject *fl_loop_new_future(FlLoop *loop);
+
+/* The loop's read buffer, or NULL with MemoryError. */
+char *fl_loop_slab(FlLoop *loop);
+
+/* Makes the type; the rooms above add their methods to it. */
+int fl_loop_register(PyObject *module, FlState *st);
+
+/* Adds a room's methods or attributes to the Loop type. 0 or -1. */
+int fl_loop_add_methods(FlState *st, PyMethodDef *methods);
+int fl_loop_add_getset(FlState *st, PyGetSetDef *getset);
+
+#endif

@@ -1,0 +1,127 @@
+/* method.c - the descriptor of a method that lives in a slot.
+ *
+ * Owns:   nothing but its type; the loop owns what is in the slot.
+ * Thread: any that holds the GIL. */
+#include "core/method.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyMethodDef *def;
+    size_t slot;
+} FlMethod;
+
+static PyObject *
+method_get(PyObject *op, PyObject *loop, PyObject *Py_UNUSED(type))
+{
+    FlMethod *self = (FlMethod *)op;
+    if (loop == NULL) return Py_NewRef(op);
+    PyObject *bound = *(PyObject **)((char *)loop + self->slot);
+    return bound != NULL ? Py_NewRef(bound) : PyCFunction_New(self->def, loop);
+}
+
+static int
+method_set(PyObject *op, PyObject *loop, PyObject *value)
+{
+    FlMethod *self = (FlMethod *)op;
+    PyObject **slot = (PyObject **)((char *)loop + self->slot);
+    Py_XSETREF(*slot, Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *
+method_call(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    FlMethod *self = (FlMethod *)op;
+    FlState *st = fl_state_of_type(Py_TYPE(op));
+    if (st == NULL) return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    if (count < 1 || !PyObject_TypeCheck(PyTuple_GET_ITEM(args, 0), st->loop_type)) {
+        return PyErr_Format(PyExc_TypeError, "unbound method Loop.%s() needs a Loop",
+                            self->def->ml_name);
+    }
+    PyObject *bound = PyCFunction_New(self->def, PyTuple_GET_ITEM(args, 0));
+    PyObject *rest = bound == NULL ? NULL : PyTuple_GetSlice(args, 1, count);
+    PyObject *result = rest == NULL ? NULL : PyObject_Call(bound, rest, kwargs);
+    Py_XDECREF(rest);
+    Py_XDECREF(bound);
+    return result;
+}
+
+/* What a method descriptor says of itself, asked of a bound builtin that has no self.
+ */
+static PyObject *
+method_get_name(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(((FlMethod *)op)->def->ml_name);
+}
+
+static PyObject *
+method_get_described(PyObject *op, void *closure)
+{
+    PyObject *function = PyCFunction_New(((FlMethod *)op)->def, NULL);
+    if (function == NULL) return NULL;
+    PyObject *value = PyObject_GetAttrString(function, closure);
+    Py_DECREF(function);
+    return value;
+}
+
+static PyObject *
+method_repr(PyObject *op)
+{
+    return PyUnicode_FromFormat("<method '%s' of 'fastloop.Loop' objects>",
+                                ((FlMethod *)op)->def->ml_name);
+}
+
+static void
+method_dealloc(PyObject *op)
+{
+    PyTypeObject *tp = Py_TYPE(op);
+    tp->tp_free(op);
+    Py_DECREF(tp);
+}
+
+static PyGetSetDef method_getset[] = {
+    {"__name__", method_get_name, NULL, NULL, NULL},
+    {"__doc__", method_get_described, NULL, NULL, (void *)"__doc__"},
+    {"__text_signature__", method_get_described, NULL, NULL,
+     (void *)"__text_signature__"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot method_slots[] = {
+    {Py_tp_dealloc, method_dealloc},
+    {Py_tp_descr_get, method_get},
+    {Py_tp_descr_set, method_set},
+    {Py_tp_call, method_call},
+    {Py_tp_repr, method_repr},
+    {Py_tp_getset, method_getset},
+    {0, NULL},
+};
+
+static PyType_Spec method_spec = {
+    .name = "fastloop._core.Method",
+    .basicsize = sizeof(FlMethod),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = method_slots,
+};
+
+int
+fl_method_add(FlState *st, PyMethodDef *def, size_t slot)
+{
+    FlMethod *self = (FlMethod *)st->method_type->tp_alloc(st->method_type, 0);
+    if (self == NULL) return -1;
+    self->def = def;
+    self->slot = slot;
+    int rc = PyObject_SetAttrString((PyObject *)st->loop_type, def->ml_name,
+                                    (PyObject *)self);
+    Py_DECREF((PyObject *)self);
+    return rc;
+}
+
+int
+fl_method_register(PyObject *module, FlState *st)
+{
+    st->method_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &method_spec, NULL);
+    return st->method_type == NULL ? -1 : 0;
+}

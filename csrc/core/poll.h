@@ -1,0 +1,110 @@
+/* poll.h - the set of descriptors that a loop waits on.
+ *
+ * All descriptors stand in an epoll set of ours, and libuv's own set is one of them.
+ * libuv so never sees a descriptor that the program may close behind its back (it
+ * aborts on those), a change of interest is one system call, and an error of it is ours
+ * to report. A wait is one epoll_wait(); uv_run() is called when libuv's set has
+ * something. The other way round, ours inside libuv's, a wait was two calls and one
+ * set's wake-up of the other: an add_reader() callback cost 292 ns and now 224.
+ *
+ * Promises: a watcher hears of its descriptor until it is removed and never after,
+ * also within one batch of events, even if the number was closed and given out again.
+ * No Python code runs inside uv_run(). A forked child shares the sets with its parent,
+ * so there nothing of them is touched any more. */
+#ifndef FL_POLL_H
+#define FL_POLL_H
+#include "base/state.h"
+#include <sys/epoll.h>
+
+typedef struct FlWatcher FlWatcher;
+
+/* Called with EPOLL* bits. Returns 0, or -1 with the exception that must leave the
+ * loop. The watcher's owner is kept alive during the call. */
+typedef int (*FlWatcherCall)(FlWatcher *watcher, uint32_t events);
+
+/* Embedded in whatever watches. Invariants: events is what epoll was last asked for, 0
+ * exactly if the watcher is in no set; while it is, the set owns a reference to owner,
+ * if there is one. */
+struct FlWatcher {
+    int fd;
+    uint32_t events;
+    FlWatcherCall call;
+    PyObject
+        *owner; /* the object that embeds the watcher, or NULL for the loop's own */
+};
+
+typedef struct {
+    FlWatcher *watcher;
+    PyObject
+        *transport; /* borrowed: the open transport that the descriptor belongs to */
+    uint32_t generation; /* changes with each registration of the number */
+} FlPollSlot;
+
+enum { FL_POLL_BATCH = 256, FL_POLL_UNARMED = -1 };
+
+typedef struct {
+    int epfd;
+    FlWatcher timer; /* of a timerfd: libuv's timers know only milliseconds */
+    int64_t armed;   /* the deadline that it is set to, or FL_POLL_UNARMED */
+    int64_t fired;   /* the one that it was set to when it last went off */
+    FlWatcher libuv; /* of the set that libuv's loop waits on */
+    uv_loop_t *uv;
+    FlPollSlot *slots; /* by descriptor */
+    size_t slot_count;
+    uint32_t next_generation;
+    unsigned forks;    /* fl_poll_forks() when the sets were made */
+    size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
+    int harvested;     /* events that the last wait brought */
+    struct epoll_event events[FL_POLL_BATCH];
+} FlPoll;
+
+/* How often this process became another by fork(). */
+unsigned fl_poll_forks(void);
+
+/* True in a child of the process that made the sets. */
+static inline bool
+fl_poll_is_foreign(const FlPoll *poll)
+{
+    return poll->forks != fl_poll_forks();
+}
+
+/* A libuv code. */
+int fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv);
+
+void fl_poll_free(FlPoll *poll);
+
+/* Asks for events of watcher->fd (0: none, and the watcher leaves the set). Returns 0
+ * or an errno: EEXIST if another watcher has the descriptor, EBADF and EPERM from
+ * epoll. Dropping interest never fails. Needs the GIL: it may drop a reference. */
+int fl_poll_set(FlPoll *poll, FlWatcher *watcher, uint32_t events);
+
+/* The watcher of a descriptor, borrowed, or NULL. */
+FlWatcher *fl_poll_find(FlPoll *poll, int fd);
+
+/* Notes that the descriptor belongs to a transport, until fl_poll_disown(). 0 or
+ * ENOMEM. */
+int fl_poll_own(FlPoll *poll, int fd, PyObject *transport);
+void fl_poll_disown(FlPoll *poll, int fd, PyObject *transport);
+
+/* The open transport that a descriptor belongs to, borrowed, or NULL. */
+PyObject *fl_poll_transport(FlPoll *poll, int fd);
+
+/* Makes the next wait end at deadline, in nanoseconds of uv_hrtime(); a little later if
+ * a wait has ended for a timer just before. */
+void fl_poll_arm(FlPoll *poll, int64_t deadline);
+
+/* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */
+typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;
+void fl_poll_harvest(FlPoll *poll, FlPollWait wait);
+
+/* Calls the watchers of the events that were collected. 0, or -1 with the exception
+ * that must leave the loop; events not yet told of show up again in the next wait. In
+ * debug mode a slow watcher is reported to the loop. */
+int fl_poll_dispatch(FlPoll *poll, FlLoop *loop);
+
+int fl_poll_traverse(FlPoll *poll, visitproc visit, void *arg);
+
+/* Drops every watcher that has an owner. */
+void fl_poll_clear(FlPoll *poll);
+
+#endif

@@ -1,0 +1,311 @@
+/* timer.c - the heap of timer handles, and the Loop's methods that fill it.
+ *
+ * Owns:   the handles in the heap.
+ * Thread: the loop's own. */
+#include "core/timer.h"
+#include "core/loop.h"
+#include <math.h>
+
+/* Below this many cancelled handles a compaction is not worth its pass. */
+enum { TIMER_COMPACT_ABOVE = 64 };
+
+static bool
+timer_is_live(void *item)
+{
+    return !(((FlHandle *)item)->flags & FL_HANDLE_CANCELLED);
+}
+
+static void
+timer_release(void *item)
+{
+    FlHandle *handle = item;
+    handle->flags &= ~(unsigned)FL_HANDLE_SCHEDULED;
+    Py_DECREF((PyObject *)handle);
+}
+
+void
+fl_timers_cancelled(FlTimers *timers, FlHandle *handle)
+{
+    if (fl_heap_take_last(&timers->heap, handle)) {
+        timer_release(handle);
+        return;
+    }
+    timers->cancelled++;
+    if (timers->cancelled > TIMER_COMPACT_ABOVE &&
+        timers->cancelled > timers->heap.length / 2) {
+        size_t before = timers->heap.length;
+        fl_heap_filter(&timers->heap, timer_is_live, timer_release);
+        if (timers->heap.length < before) {
+            timers->cancelled = 0;
+        }
+    }
+}
+
+static FlHandle *
+timers_pop(FlTimers *timers)
+{
+    FlHandle *handle = fl_heap_pop(&timers->heap);
+    handle->flags &= ~(unsigned)FL_HANDLE_SCHEDULED;
+    if (handle->flags & FL_HANDLE_CANCELLED) {
+        timers->cancelled--;
+    }
+    return handle;
+}
+
+int64_t
+fl_timers_next(FlTimers *timers)
+{
+    while (timers->heap.length > 0) {
+        if (timer_is_live(timers->heap.entries[0].item)) {
+            return timers->heap.entries[0].key;
+        }
+        Py_DECREF((PyObject *)timers_pop(timers));
+    }
+    return FL_TIMER_NEVER;
+}
+
+int
+fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready)
+{
+    while (timers->heap.length > 0 && timers->heap.entries[0].key <= now) {
+        FlHandle *handle = timers->heap.entries[0].item;
+        if (!timer_is_live(handle)) {
+            Py_DECREF((PyObject *)timers_pop(timers));
+            continue;
+        }
+        if (!fl_ring_push(ready, handle)) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        timers_pop(timers); /* its reference is the ready queue's now */
+    }
+    return 0;
+}
+
+void
+fl_timers_clear(FlTimers *timers)
+{
+    while (timers->heap.length > 0) {
+        FlHandle *handle = timers_pop(timers);
+        fl_handle_track(handle);
+        Py_DECREF((PyObject *)handle);
+    }
+    timers->cancelled = 0;
+    fl_heap_free(&timers->heap);
+}
+
+int
+fl_timers_traverse(FlTimers *timers, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < timers->heap.length; i++) {
+        int rc = fl_handle_visit(timers->heap.entries[i].item, visit, arg);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+/* The first nanosecond at which loop.time() is not before when: then a callback that
+ * asks for the time never finds itself early, whatever the rounding. */
+static int64_t
+timer_key(double when)
+{
+    if (when >= 9.2e9) return FL_TIMER_NEVER;
+    if (!(when > -9.2e9)) return INT64_MIN; /* due at once; not a number is, too */
+    int64_t key = (int64_t)(when * 1e9);
+    while (fl_timer_seconds(key) < when) {
+        key++;
+    }
+    while (fl_timer_seconds(key - 1) >= when) {
+        key--;
+    }
+    return key;
+}
+
+static PyObject *
+timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
+{
+    FlHandle *handle = fl_handle_new(loop, loop->st->timer_handle_type, call->callback,
+                                     call->args, call->nargs, call->context);
+    if (handle == NULL) return NULL;
+    ((FlTimerHandle *)handle)->when = when;
+    if (FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) goto error;
+    if (!fl_heap_push(&loop->timers.heap, timer_key(when), handle)) {
+        PyErr_NoMemory();
+        goto error;
+    }
+    handle->flags |= FL_HANDLE_SCHEDULED;
+    return Py_NewRef((PyObject *)handle);
+
+error:
+    Py_DECREF((PyObject *)handle);
+    return NULL;
+}
+
+bool
+fl_timer_is_own(FlLoop *loop)
+{
+    return !loop->overrides_time && loop->time == NULL;
+}
+
+/* loop.time(), also where a subclass has its own. 0 or -1. */
+static int
+timer_now(FlLoop *loop, double *now)
+{
+    if (FL_LIKELY(fl_timer_is_own(loop))) {
+        *now = fl_timer_seconds((int64_t)uv_hrtime());
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
+    if (result == NULL) return -1;
+    *now = PyFloat_AsDouble(result);
+    Py_DECREF(result);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+fl_timer_clock(FlLoop *loop, int64_t *now)
+{
+    if (FL_LIKELY(fl_timer_is_own(loop))) {
+        *now = (int64_t)uv_hrtime();
+        return 0;
+    }
+    double seconds;
+    if (timer_now(loop, &seconds) < 0) return -1;
+    *now = timer_key(seconds);
+    return 0;
+}
+
+/* now + delay in Python's arithmetic, for what is neither float nor int. */
+static int
+timer_add_delay(double now, PyObject *delay, double *when)
+{
+    PyObject *base = PyFloat_FromDouble(now);
+    PyObject *sum = base == NULL ? NULL : PyNumber_Add(base, delay);
+    Py_XDECREF(base);
+    if (sum == NULL) return -1;
+    *when = PyFloat_AsDouble(sum);
+    Py_DECREF(sum);
+    return *when == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+timer_checks(FlLoop *loop, const FlCallArgs *call, const char *method)
+{
+    if (fl_loop_check_closed(loop) < 0) return -1;
+    if (FL_LIKELY(!loop->debug)) return 0;
+    if (fl_loop_check_thread(loop) < 0) return -1;
+    return fl_loop_check_callback(loop, call->callback, method);
+}
+
+static PyObject *
+timer_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    FlLoop *self = (FlLoop *)op;
+    FlCallArgs call;
+    if (fl_callargs_parse(self->st, "call_later", "delay", args, nargs, kwnames,
+                          &call) < 0) {
+        return NULL;
+    }
+    if (call.first == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+        return NULL;
+    }
+    double when;
+    if (timer_now(self, &when) < 0) return NULL;
+    if (FL_LIKELY(PyFloat_CheckExact(call.first))) {
+        when += PyFloat_AS_DOUBLE(call.first);
+    }
+    else if (timer_add_delay(when, call.first, &when) < 0) {
+        return NULL;
+    }
+    if (timer_checks(self, &call, "call_at") < 0) return NULL;
+    return timer_schedule(self, when, &call);
+}
+
+static PyObject *
+timer_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    FlLoop *self = (FlLoop *)op;
+    FlCallArgs call;
+    if (fl_callargs_parse(self->st, "call_at", "when", args, nargs, kwnames, &call) <
+        0) {
+        return NULL;
+    }
+    if (call.first == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    if (timer_checks(self, &call, "call_at") < 0) return NULL;
+    double when = PyFloat_AsDouble(call.first);
+    if (when == -1.0 && PyErr_Occurred()) return NULL;
+    return timer_schedule(self, when, &call);
+}
+
+static PyObject *
+timer_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(fl_timer_seconds((int64_t)uv_hrtime()));
+}
+
+/* asyncio.TimerHandle.cancel() tells its loop; ours come here directly. */
+static PyObject *
+timer_handle_cancelled(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(handle))
+{
+    Py_RETURN_NONE;
+}
+
+PyMethodDef fl_timer_time_def = {
+    "time", timer_time, METH_NOARGS,
+    PyDoc_STR("time($self)\n--\n\n"
+              "Return the loop's clock, time.monotonic(), in seconds.")};
+
+PyMethodDef fl_timer_methods[] = {
+    {"call_later", (PyCFunction)(void (*)(void))timer_call_later,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_later($self, delay, callback, *args, context=None)\n--\n\n"
+               "Call callback(*args) after delay seconds. Return a TimerHandle.")},
+    {"call_at", (PyCFunction)(void (*)(void))timer_call_at,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_at($self, when, callback, *args, context=None)\n--\n\n"
+               "Call callback(*args) at loop.time() == when. Return a TimerHandle.")},
+    {"_timer_handle_cancelled", timer_handle_cancelled, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+timer_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlHeap *heap = &((FlLoop *)op)->timers.heap;
+    PyObject *list = PyList_New(0);
+    if (list == NULL) return NULL;
+    for (size_t i = 0; i < heap->length; i++) {
+        if (PyList_Append(list, heap->entries[i].item) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static PyObject *
+timer_get_cancelled_count(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(((FlLoop *)op)->timers.cancelled);
+}
+
+/* BaseEventLoop.__init__() assigns its own; ours is the truth. */
+static int
+timer_set_ignored(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
+                  void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+PyGetSetDef fl_timer_getset[] = {
+    {"_scheduled", timer_get_scheduled, timer_set_ignored,
+     PyDoc_STR("The timer handles that are pending, as a list."), NULL},
+    {"_timer_cancelled_count", timer_get_cancelled_count, timer_set_ignored, NULL,
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};

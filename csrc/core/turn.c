@@ -1,0 +1,316 @@
+/* turn.c - the turn of a loop: the wait, the events, the batch, the flush.
+ *
+ * Owns:   nothing: the queues are the loop's.
+ * Thread: the loop's own.
+ *
+ * The wait is one call without the GIL, and events are told of after it, so that N
+ * readable sockets cost one hand-over and no Python code runs inside libuv. */
+#include "core/turn.h"
+#include "core/step.h"
+#include "base/errors.h"
+#include "base/ticks.h"
+
+/* While callbacks are ready, a look for events costs as much as half a turn. It is due
+ * after so many turns or so long, whichever is first; and at every so many looks other
+ * threads get a chance at the GIL. */
+enum { TURN_POLL_TURNS = 64, TURN_POLL_NS = 50000, TURN_GIL_LOOKS = 4 };
+
+void
+fl_turn_look_soon(FlLoop *self)
+{
+    self->idle_turns = TURN_POLL_TURNS;
+}
+
+void
+fl_turn_flush_later(FlLoop *loop, FlFlush *flush)
+{
+    if (flush->queued) return;
+    flush->queued = true;
+    flush->next = NULL;
+    Py_INCREF(flush->owner);
+    *loop->flushes_tail = flush;
+    loop->flushes_tail = &flush->next;
+}
+
+/* What asks for a flush meanwhile is served in the next turn. */
+int
+fl_turn_flush(FlLoop *self)
+{
+    FlFlush *flush = self->flushes;
+    FlFlush **tail = self->flushes_tail;
+    int rc = 0;
+    self->flushes = NULL;
+    self->flushes_tail = &self->flushes;
+    while (flush != NULL) {
+        FlFlush *next = flush->next;
+        PyObject *owner = flush->owner;
+        if (rc == 0) {
+            flush->queued = false;
+            rc = flush->call(flush);
+            Py_DECREF(owner);
+        }
+        else {
+            /* An exception leaves the loop: the others are still owed theirs. */
+            *tail = self->flushes;
+            if (self->flushes == NULL) {
+                self->flushes_tail = tail;
+            }
+            self->flushes = flush;
+            break;
+        }
+        flush = next;
+    }
+    /* Something was sent: whoever answers in this process may be readable by now. */
+    self->idle_turns = TURN_POLL_TURNS;
+    return rc;
+}
+
+int
+fl_turn_log_slow(FlLoop *loop, PyObject *what, double seconds)
+{
+    FlState *st = loop->st;
+    PyObject *limit =
+        PyObject_GetAttr((PyObject *)loop, st->str_slow_callback_duration);
+    if (limit == NULL) return -1;
+    double threshold = PyFloat_AsDouble(limit);
+    Py_DECREF(limit);
+    if (threshold == -1.0 && PyErr_Occurred()) return -1;
+    if (!(seconds >= threshold)) return 0;
+
+    PyObject *result = NULL;
+    PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
+    PyObject *shown = !fl_handle_is(st, what)
+                          ? PyObject_Repr(what)
+                          : PyObject_CallMethodOneArg(st->asyncio_base_events,
+                                                      st->str__format_handle, what);
+    if (logger != NULL && shown != NULL) {
+        result = PyObject_CallMethod(logger, "warning", "sOd",
+                                     "Executing %s took %.3f seconds", shown, seconds);
+    }
+    Py_XDECREF(logger);
+    Py_XDECREF(shown);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+turn_run_handle_debug(FlLoop *self, FlHandle *handle)
+{
+    Py_XSETREF(self->current_handle, Py_NewRef((PyObject *)handle));
+    uint64_t started = uv_hrtime();
+    int rc = fl_handle_run(handle);
+    double seconds = fl_timer_seconds((int64_t)(uv_hrtime() - started));
+    if (rc == 0) {
+        rc = fl_turn_log_slow(self, (PyObject *)handle, seconds);
+    }
+    Py_CLEAR(self->current_handle);
+    return rc;
+}
+
+static int
+turn_run_ready(FlLoop *self)
+{
+    for (size_t left = fl_ring_len(&self->ready); left > 0; left--) {
+        void *entry = fl_ring_pop(&self->ready);
+        if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
+        int rc = 0;
+        FlHandle *handle = entry;
+        FlStep *step = fl_step_of(entry);
+        if (step != NULL) {
+            if (FL_LIKELY(!self->debug)) {
+                if (FL_UNLIKELY(fl_step_run(self, step) < 0)) return -1;
+                continue;
+            }
+            handle = fl_step_handle(self, step);
+            if (handle == NULL) {
+                fl_step_drop(self->st, step);
+                return -1;
+            }
+        }
+        if (FL_LIKELY(handle->callback != NULL)) {
+            rc = FL_UNLIKELY(self->debug) ? turn_run_handle_debug(self, handle)
+                                          : fl_handle_run(handle);
+        }
+        fl_handle_track(handle);
+        Py_DECREF((PyObject *)handle);
+        if (FL_UNLIKELY(rc < 0)) return -1;
+    }
+    return 0;
+}
+
+/* Lets the GIL go around the poll. */
+static void
+turn_poll(FlLoop *self, FlPollWait wait)
+{
+    FlJobs *queue = self->job_queue;
+    PyThreadState *thread = PyEval_SaveThread();
+    fl_jobs_released(queue);
+    fl_poll_harvest(&self->poll, wait);
+    PyEval_RestoreThread(thread);
+    self->idle_turns = 0;
+}
+
+/* Jobs are under way: looks for a result before it sleeps. */
+static void
+turn_poll_awake(FlLoop *self)
+{
+    FlJobs *queue = self->job_queue;
+    atomic_int *sleeping = &self->wakeup.sleeping;
+    PyThreadState *thread = PyEval_SaveThread();
+    fl_jobs_released(queue);
+    bool found = fl_spin_wait(sleeping, FL_WAKEUP_AWAKE);
+    int looks = FL_WAKEUP_LOOKS;
+    if (!found && atomic_compare_exchange_strong(sleeping, &looks, FL_WAKEUP_ASLEEP)) {
+        fl_poll_harvest(&self->poll, FL_POLL_BLOCK);
+        self->idle_turns = 0;
+    }
+    else if (++self->idle_turns >= TURN_POLL_TURNS) {
+        fl_poll_harvest(&self->poll, FL_POLL_LOOK);
+        self->idle_turns = 0;
+    }
+    PyEval_RestoreThread(thread);
+    fl_spin_ended(&self->spin, found);
+}
+
+static bool
+turn_has_work(FlLoop *self)
+{
+    return fl_ring_len(&self->ready) > 0 || self->stopping || self->flushes != NULL ||
+           fl_wakeup_has_work(&self->wakeup);
+}
+
+/* Nothing is ready: wait for an event, another thread or the next timer. */
+static int
+turn_wait(FlLoop *self)
+{
+    int64_t deadline = fl_timers_next(&self->timers);
+    int64_t now = 0;
+    if (deadline != FL_TIMER_NEVER && fl_timer_clock(self, &now) < 0) return -1;
+    /* Cancelled timers went, and a clock was asked: that may have brought work. */
+    if (turn_has_work(self) || (deadline != FL_TIMER_NEVER && deadline <= now)) {
+        fl_poll_harvest(&self->poll, FL_POLL_LOOK);
+        return 0;
+    }
+    if (deadline != FL_TIMER_NEVER) {
+        /* A clock of the program's own ticks as fast as ours, asyncio believes. */
+        if (!fl_timer_is_own(self) &&
+            (__builtin_sub_overflow(deadline, now, &deadline) ||
+             __builtin_add_overflow(deadline, (int64_t)uv_hrtime(), &deadline))) {
+            deadline = FL_TIMER_NEVER;
+        }
+        fl_poll_arm(&self->poll, deadline);
+    }
+    /* Other threads ring the bell from here on; what came before it, is seen here. */
+    bool look = self->jobs > 0 && fl_jobs_may_look(self->job_queue, &self->spin);
+    atomic_store(&self->wakeup.sleeping, look ? FL_WAKEUP_LOOKS : FL_WAKEUP_ASLEEP);
+    if (!atomic_load(&self->wakeup.pending)) {
+        if (look) {
+            turn_poll_awake(self);
+        }
+        else {
+            turn_poll(self, FL_POLL_BLOCK);
+        }
+    }
+    atomic_store(&self->wakeup.sleeping, FL_WAKEUP_AWAKE);
+    return 0;
+}
+
+/* Whether the last look was TURN_POLL_NS ago. That less than most of it has passed can
+ * be told without the clock. */
+static bool
+turn_is_long_ago(FlLoop *self)
+{
+    return fl_ticks() - self->last_ticks >= self->short_ticks &&
+           uv_hrtime() - self->last_poll >= TURN_POLL_NS;
+}
+
+/* Notes the time, and how many ticks are most of TURN_POLL_NS. */
+static void
+turn_note_look(FlLoop *self)
+{
+    uint64_t now = uv_hrtime();
+    uint64_t ticks = fl_ticks();
+    uint64_t passed = now - self->last_poll;
+    if (passed > TURN_POLL_NS / 16 && passed < TURN_POLL_NS * 16) {
+        self->short_ticks =
+            (ticks - self->last_ticks) * (TURN_POLL_NS / 8 * 7) / passed;
+    }
+    self->last_poll = now;
+    self->last_ticks = ticks;
+}
+
+/* Callbacks are ready: look for events now and then. */
+static void
+turn_look(FlLoop *self)
+{
+    if (++self->idle_turns < TURN_POLL_TURNS && self->poll.user_count == 0 &&
+        !turn_is_long_ago(self)) {
+        return;
+    }
+    self->idle_turns = 0;
+    turn_note_look(self);
+    if (++self->looks % TURN_GIL_LOOKS == 0) {
+        turn_poll(self, FL_POLL_LOOK);
+    }
+    else {
+        fl_poll_harvest(&self->poll, FL_POLL_LOOK);
+    }
+}
+
+/* A child that fork() made inside a callback comes back to here, too. */
+static int
+turn_check_process(FlLoop *self)
+{
+    if (FL_LIKELY(!fl_poll_is_foreign(&self->poll))) return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "This event loop belongs to the parent process; a forked child "
+                    "needs a loop of its own");
+    return -1;
+}
+
+/* What was made ready before the run is ahead of what the run finds to read, as in
+ * asyncio: the first step of run_until_complete() may put up what the read is for. */
+static bool
+turn_has_first_batch(FlLoop *self)
+{
+    return self->fresh && fl_ring_len(&self->ready) > 0 && self->poll.user_count == 0;
+}
+
+int
+fl_turn_take(FlLoop *self)
+{
+    if (turn_check_process(self) < 0) return -1;
+    bool batch_first = turn_has_first_batch(self);
+    self->fresh = false;
+    if (!batch_first) {
+        if (turn_has_work(self)) {
+            turn_look(self);
+        }
+        else if (turn_wait(self) < 0) {
+            return -1;
+        }
+    }
+    if (self->poll.harvested > 0 && fl_poll_dispatch(&self->poll, self) < 0) return -1;
+    if (fl_wakeup_has_work(&self->wakeup) &&
+        fl_wakeup_drain(&self->wakeup, &self->ready) < 0) {
+        return -1;
+    }
+    if (self->timers.heap.length > 0) {
+        int64_t now;
+        if (fl_timer_clock(self, &now) < 0 ||
+            fl_timers_pop_due(&self->timers, now, &self->ready) < 0) {
+            return -1;
+        }
+    }
+    if (turn_run_ready(self) < 0) return -1;
+    /* With a reader that the batch put up, the next turn looks: two looks before its
+     * callback has run would queue that twice. */
+    if (batch_first && !self->closed && self->poll.user_count == 0) {
+        fl_turn_look_soon(self);
+        turn_look(self);
+        if (self->poll.harvested > 0 && fl_poll_dispatch(&self->poll, self) < 0) {
+            return -1;
+        }
+    }
+    return self->flushes != NULL ? fl_turn_flush(self) : 0;
+}

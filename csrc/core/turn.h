@@ -1,0 +1,27 @@
+/* turn.h - one turn of a loop.
+ *
+ * Promises: wait or look for events, tell of them, take in what other threads queued
+ * and the timers that are due, run what is ready (its length taken at entry), flush
+ * small writes; in that order. */
+#ifndef FL_TURN_H
+#define FL_TURN_H
+#include "core/loop.h"
+
+/* Takes one turn. 0, or -1 with the exception that must leave the loop; what was not
+ * run is kept for the next turn. */
+int fl_turn_take(FlLoop *loop);
+
+/* The next turn looks for events. */
+void fl_turn_look_soon(FlLoop *loop);
+
+/* Has flush->call() called at the end of this turn (or of the next, outside one). */
+void fl_turn_flush_later(FlLoop *loop, FlFlush *flush);
+
+/* Serves everybody who asked for a flush by now. 0 or -1. */
+int fl_turn_flush(FlLoop *loop);
+
+/* Debug mode: warns of a handle or another object whose callback took seconds, if that
+ * is loop.slow_callback_duration or more. 0, or -1 with an exception. */
+int fl_turn_log_slow(FlLoop *loop, PyObject *what, double seconds);
+
+#endif

@@ -1,0 +1,239 @@
+/* wakeup.c - the queue that other threads fill, and the bell that wakes the loop.
+ *
+ * Owns:   the queued handles and the uv_async_t.
+ * Thread: any may push and ring; the loop's own drains. */
+#include "core/wakeup.h"
+#include "core/loop.h"
+#include <sched.h>
+#include <time.h>
+
+static void
+on_async(uv_async_t *Py_UNUSED(uv))
+{
+    /* That the wait ended is all that was wanted. */
+}
+
+int
+fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv)
+{
+    atomic_init(&wakeup->pending, false);
+    atomic_init(&wakeup->sleeping, FL_WAKEUP_AWAKE);
+    atomic_init(&wakeup->ringers, 0);
+    int rc = fl_lock_init(&wakeup->lock);
+    if (rc != 0) return rc;
+    wakeup->has_lock = true;
+    rc = uv_async_init(uv, &wakeup->uv, on_async);
+    if (rc != 0) return rc;
+    wakeup->open = true;
+    return 0;
+}
+
+void
+fl_wakeup_close(FlWakeup *wakeup)
+{
+    if (!wakeup->has_lock) return;
+    fl_lock_acquire(&wakeup->lock);
+    bool was_open = wakeup->open;
+    wakeup->open = false;
+    fl_lock_release(&wakeup->lock);
+    while (atomic_load(&wakeup->ringers) > 0) {
+        sched_yield(); /* a system call, and it is through */
+    }
+    if (was_open) {
+        uv_close((uv_handle_t *)&wakeup->uv, NULL);
+    }
+}
+
+void
+fl_wakeup_free(FlWakeup *wakeup)
+{
+    if (wakeup->has_lock) {
+        fl_lock_destroy(&wakeup->lock);
+    }
+}
+
+void
+fl_wakeup_clear(FlWakeup *wakeup)
+{
+    FlHandle *handle;
+    while ((handle = fl_ring_pop(&wakeup->queue)) != NULL) {
+        fl_handle_track(handle);
+        Py_DECREF((PyObject *)handle);
+    }
+    fl_ring_free(&wakeup->queue);
+}
+
+int
+fl_wakeup_drain(FlWakeup *wakeup, FlRing *ready)
+{
+    int rc = 0;
+    fl_lock_acquire(&wakeup->lock);
+    if (fl_ring_len(ready) == 0) {
+        FlRing spare = *ready; /* nothing ready: the queues change places */
+        *ready = wakeup->queue;
+        wakeup->queue = spare;
+    }
+    while (fl_ring_len(&wakeup->queue) > 0) {
+        if (!fl_ring_push(ready, fl_ring_at(&wakeup->queue, 0))) {
+            PyErr_NoMemory();
+            rc = -1;
+            break;
+        }
+        fl_ring_pop(&wakeup->queue);
+    }
+    atomic_store(&wakeup->pending, fl_ring_len(&wakeup->queue) > 0);
+    fl_lock_release(&wakeup->lock);
+    return rc;
+}
+
+void
+fl_wakeup_signal(FlWakeup *wakeup)
+{
+    fl_lock_acquire(&wakeup->lock);
+    if (wakeup->open) {
+        uv_async_send(&wakeup->uv);
+    }
+    fl_lock_release(&wakeup->lock);
+}
+
+int
+fl_wakeup_traverse(FlWakeup *wakeup, visitproc visit, void *arg)
+{
+    for (size_t i = 0; i < fl_ring_len(&wakeup->queue); i++) {
+        int rc = fl_handle_visit(fl_ring_at(&wakeup->queue, i), visit, arg);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
+/* Rings the bell for a loop that sleeps; only the first to find it so does. */
+static void
+wakeup_ring(FlWakeup *wakeup)
+{
+    if (atomic_load(&wakeup->sleeping) != FL_WAKEUP_AWAKE &&
+        atomic_exchange(&wakeup->sleeping, FL_WAKEUP_AWAKE) == FL_WAKEUP_ASLEEP) {
+        uv_async_send(&wakeup->uv);
+    }
+}
+
+bool
+fl_wakeup_ring_begin(FlWakeup *wakeup)
+{
+    if (!wakeup->open || atomic_load(&wakeup->sleeping) == FL_WAKEUP_AWAKE)
+        return false;
+    atomic_fetch_add(&wakeup->ringers, 1);
+    return true;
+}
+
+void
+fl_wakeup_ring_end(FlWakeup *wakeup)
+{
+    wakeup_ring(wakeup);
+    atomic_fetch_sub(&wakeup->ringers, 1);
+}
+
+/* A thread may send faster than the loop runs what it sent: then turns would grow
+ * without bound, and timers and I/O wait for their end. Above this many, senders pause
+ * at every so many, without the GIL. To let it go and ask for it again would do harm: a
+ * loop that wakes up a little later finds it taken, each time anew, and never gets to
+ * the switch interval after which it is given. A loop that takes nothing meanwhile, in
+ * a callback that waits perhaps for the sender, is not waited for again soon. */
+enum {
+    WAKEUP_CROWD = 2048,
+    WAKEUP_CROWD_STEP = 64,
+    WAKEUP_CROWD_STEP_STUCK = 8192,
+    WAKEUP_PAUSE_NS = 50000,
+};
+
+static void
+wakeup_let_catch_up(FlLoop *loop)
+{
+    size_t length = fl_ring_len(&loop->ready);
+    if (FL_LIKELY(length < WAKEUP_CROWD)) return;
+    FlWakeup *wakeup = &loop->wakeup;
+    size_t step = wakeup->stuck ? WAKEUP_CROWD_STEP_STUCK : WAKEUP_CROWD_STEP;
+    if (length % step != 0) return;
+    if (loop->thread == 0 || loop->thread == PyThread_get_thread_ident()) return;
+    size_t taken = loop->ready.head;
+    PyThreadState *thread = PyEval_SaveThread();
+    nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
+    PyEval_RestoreThread(thread);
+    wakeup->stuck = loop->ready.head == taken;
+}
+
+/* Takes a reference of its own. 0, or -1 with an exception. */
+static int
+wakeup_push(FlLoop *loop, FlHandle *handle)
+{
+    FlWakeup *wakeup = &loop->wakeup;
+    if (FL_HAVE_GIL || loop->thread == PyThread_get_thread_ident()) {
+        /* Nobody else is at the ready queue: one order with call_soon(). */
+        if (fl_loop_push(loop, handle) < 0) return -1;
+        if (wakeup->open) {
+            wakeup_ring(wakeup);
+        }
+        wakeup_let_catch_up(loop);
+        return 0;
+    }
+    fl_lock_acquire(&wakeup->lock);
+    bool open = wakeup->open;
+    bool queued = open && fl_ring_push(&wakeup->queue, handle);
+    if (queued) {
+        Py_INCREF((PyObject *)handle);
+        atomic_store(&wakeup->pending, true);
+        wakeup_ring(wakeup);
+    }
+    fl_lock_release(&wakeup->lock);
+    if (queued) return 0;
+    if (!open) {
+        PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    }
+    else {
+        PyErr_NoMemory();
+    }
+    return -1;
+}
+
+static PyObject *
+wakeup_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    FlLoop *self = (FlLoop *)op;
+    FlCallArgs call;
+    if (fl_callargs_parse(self->st, "call_soon_threadsafe", NULL, args, nargs, kwnames,
+                          &call) < 0 ||
+        fl_loop_check_closed(self) < 0) {
+        return NULL;
+    }
+    if (FL_UNLIKELY(self->debug) &&
+        fl_loop_check_callback(self, call.callback, "call_soon_threadsafe") < 0) {
+        return NULL;
+    }
+    FlHandle *handle = fl_handle_new(self, self->st->handle_type, call.callback,
+                                     call.args, call.nargs, call.context);
+    if (handle == NULL) return NULL;
+    handle->flags |= FL_HANDLE_THREADSAFE;
+    if ((FL_UNLIKELY(self->debug) && fl_handle_trace(handle) < 0) ||
+        wakeup_push(self, handle) < 0) {
+        Py_DECREF((PyObject *)handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+wakeup_write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    fl_wakeup_signal(&((FlLoop *)op)->wakeup);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef fl_wakeup_methods[] = {
+    {"call_soon_threadsafe", (PyCFunction)(void (*)(void))wakeup_call_soon_threadsafe,
+     METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
+               "Like call_soon(), from any thread and from signal handlers.")},
+    {"_write_to_self", wakeup_write_to_self, METH_NOARGS,
+     PyDoc_STR("Wake the loop, from any thread.")},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,67 @@
+/* wakeup.h - work that other threads hand to the loop.
+ *
+ * Promises: callbacks of one thread stay in order; the loop is woken only if it sleeps;
+ * a closed loop refuses with asyncio's RuntimeError. */
+#ifndef FL_WAKEUP_H
+#define FL_WAKEUP_H
+#include "base/ring.h"
+#include "core/handle.h"
+#include <stdatomic.h>
+
+enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
+
+/* With a GIL, other threads push onto the ready queue itself, in one order with
+ * call_soon(); without one they fill a queue of their own.
+ *
+ * Invariants: queue owns its handles and is touched under lock alone; pending is true
+ * whenever queue is not empty; sleeping is true from before the loop's last look at
+ * pending until it is awake again, FL_WAKEUP_LOOKS for as long as it looks at sleeping
+ * itself; async is alive while open, and until nobody is between ring_begin and
+ * ring_end. */
+typedef struct {
+    FlLock lock;
+    FlRing queue;
+    atomic_bool pending;
+    atomic_int sleeping; /* FL_WAKEUP_* */
+    atomic_int ringers;  /* between ring_begin and ring_end */
+    bool open;
+    bool stuck;    /* the loop took nothing while a sender paused; under the GIL */
+    bool has_lock; /* until the loop is freed: a closed one may still be asked */
+    uv_async_t uv;
+} FlWakeup;
+
+/* A libuv code. */
+int fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv);
+
+/* Refuses further work and begins to close the libuv handle. */
+void fl_wakeup_close(FlWakeup *wakeup);
+
+/* Of a loop that is freed: nobody asks any more. */
+void fl_wakeup_free(FlWakeup *wakeup);
+
+/* Releases what is left in the queue. */
+void fl_wakeup_clear(FlWakeup *wakeup);
+
+/* Moves what other threads queued behind what is ready. 0, or -1 with MemoryError. */
+int fl_wakeup_drain(FlWakeup *wakeup, FlRing *ready);
+
+/* Ends a wait of the loop, now or the next one. Any thread. */
+void fl_wakeup_signal(FlWakeup *wakeup);
+
+/* Wakes the loop if it sleeps, in two steps: the first, under the GIL, keeps the loop
+ * from closing and tells whether the second is due, which needs no GIL. For what was
+ * put behind the ready handles before. */
+bool fl_wakeup_ring_begin(FlWakeup *wakeup);
+void fl_wakeup_ring_end(FlWakeup *wakeup);
+
+int fl_wakeup_traverse(FlWakeup *wakeup, visitproc visit, void *arg);
+
+static inline bool
+fl_wakeup_has_work(FlWakeup *wakeup)
+{
+    return atomic_load_explicit(&wakeup->pending, memory_order_relaxed);
+}
+
+extern PyMethodDef fl_wakeup_methods[]; /* call_soon_threadsafe, _write_to_self */
+
+#endif

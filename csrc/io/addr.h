@@ -1,0 +1,33 @@
+/* addr.h - socket addresses as Python shows them.
+ *
+ * Promises: the same objects that the socket module makes. */
+#ifndef FL_ADDR_H
+#define FL_ADDR_H
+#include "base/state.h"
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+typedef struct {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_un un;
+        struct sockaddr_storage storage;
+    } u;
+    socklen_t length;
+} FlAddress;
+
+/* True for the families that fl_addr_to_object() knows: INET, INET6 and UNIX. */
+bool fl_addr_is_known(int family);
+
+/* A new (host, port), (host, port, flowinfo, scope_id), or path: str, or bytes for an
+ * abstract one. None for an address of no length in a family other than UNIX. */
+PyObject *fl_addr_to_object(const FlAddress *address);
+
+/* sock.family or sock.type as a number. socket.socket makes an enum of it, which costs
+ * 6,900 instructions; its base class does not, which costs 150. 0 or -1. */
+int fl_addr_socket_number(FlState *st, PyObject *sock, PyObject *name, int *value);
+
+#endif

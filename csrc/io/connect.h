@@ -1,0 +1,13 @@
+/* connect.h - outgoing connections to literal addresses, without the general way.
+ *
+ * Promises: whoever overrides or patches a step of the general way is asked. */
+#ifndef FL_CONNECT_H
+#define FL_CONNECT_H
+#include "core/loop.h"
+
+/* Whether the loop's method of that name is still asyncio's own function. */
+bool fl_connect_is_own(FlLoop *loop, PyObject *name, PyObject *function);
+
+int fl_connect_register(PyObject *module, FlState *st);
+
+#endif

@@ -1,0 +1,59 @@
+/* pipe.h - what the transports over the ends of pipes have in common.
+ *
+ * An end is one of a pipe, a socket, a terminal or another character device.
+ *
+ * Promises: the file object that was passed in owns its descriptor and closes it, once;
+ * what the file description's O_NONBLOCK was, it is again behind the last transport
+ * over it; several transports may share a descriptor. */
+#ifndef FL_PIPE_H
+#define FL_PIPE_H
+#include "io/transport.h"
+#include <sys/stat.h>
+
+/* Invariants: fileno is the file object's number; watcher.fd is that, or the duplicate
+ * of it if duplicate is set, and what is read or written. restores means that it fell
+ * to this transport to make the file description blocking again. */
+typedef struct {
+    FlTransport base;
+    dev_t device;
+    ino_t inode;
+    int fileno;
+    bool duplicate;
+    bool restores;
+} FlPipe;
+
+/* pipe.fileno(), and what stands behind it: -1 with that call's exception, OSError, or
+ * ValueError with the text refusal, if it is of no kind that transports take. */
+int fl_pipe_fileno(FlLoop *loop, PyObject *pipe, const char *refusal,
+                   struct stat *status);
+
+/* Fills a fresh transport and makes the descriptor non-blocking. 0, or -1 with an
+ * exception, and the descriptor is still the caller's. */
+int fl_pipe_open(FlPipe *self, FlLoop *loop, const FlTransportKind *kind,
+                 FlWatcherCall call, int fd, const struct stat *status, PyObject *pipe,
+                 PyObject *protocol, PyObject *extra);
+
+/* Undoes fl_pipe_open() for one that could not be started. */
+void fl_pipe_abandon(FlPipe *self);
+
+/* Debug mode: logger.info("%r was closed by peer", self). 0 or -1. */
+int fl_pipe_log_closed(FlPipe *self);
+
+/* The words around fd= in asyncio's repr; event is the one that means polling. */
+const char *fl_pipe_prefix(FlPipe *self);
+const char *fl_pipe_state(FlPipe *self, uint32_t event);
+
+/* For the kinds of transports that are built on this. */
+void fl_pipe_release(FlTransport *base);
+void fl_pipe_unbind(FlTransport *base);
+
+#define FL_PIPE_GETSET                                                                 \
+    FL_TRANSPORT_GETSET, {"_pipe", fl_pipe_get_pipe, fl_pipe_set_pipe, NULL, NULL},    \
+    {                                                                                  \
+        "_fileno", fl_pipe_get_fileno, NULL, NULL, NULL                                \
+    }
+PyObject *fl_pipe_get_pipe(PyObject *, void *);
+int fl_pipe_set_pipe(PyObject *, PyObject *, void *);
+PyObject *fl_pipe_get_fileno(PyObject *, void *);
+
+#endif

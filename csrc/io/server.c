@@ -1,0 +1,421 @@
+/* server.c - FlListener, a listening socket on the loop, and the native accept.
+ *
+ * Owns:   what _start_serving() was given; the socket stays asyncio.Server's.
+ * Thread: the loop's own. */
+#include "io/server.h"
+#include "base/errors.h"
+#include "io/reader.h"
+#include "io/tlstransport.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { SERVER_RETRY_SECONDS = 1 }; /* asyncio.constants.ACCEPT_RETRY_DELAY */
+
+typedef struct {
+    PyObject_HEAD
+    FlLoop *loop;
+    FlWatcher watcher;
+    PyObject *factory;
+    PyObject *sock;
+    PyObject *sslcontext; /* or NULL */
+    PyObject *server;     /* or NULL */
+    PyObject *handshake_timeout;
+    PyObject *shutdown_timeout;
+    PyObject *context; /* each connection runs in a copy of it */
+    PyObject *local;   /* the address of every connection, unless it is a wildcard */
+    long backlog;
+    long limit; /* how many to accept at one event, as the last ones suggest */
+    int family;
+    int type;
+    int protocol;
+} FlListener;
+
+/* The exception that is set, about a client that could not be served. 0 or -1. */
+static int
+listener_report(FlListener *self, PyObject *protocol)
+{
+    return fl_errors_report_text(self->loop->st, (PyObject *)self->loop,
+                                 "Error on transport creation for incoming connection",
+                                 self->loop->st->str_protocol, protocol, NULL, NULL);
+}
+
+/* Debug mode: logs the new connection. 0 or -1. */
+static int
+listener_log(FlListener *self, const FlAddress *peer, PyObject *sock)
+{
+    FlState *st = self->loop->st;
+    PyObject *address = fl_addr_to_object(peer);
+    PyObject *logger = address == NULL
+                           ? NULL
+                           : PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
+    PyObject *result =
+        logger == NULL
+            ? NULL
+            : PyObject_CallMethod(
+                  logger, "debug", "sOOO", "%r got a new connection from %r: %r",
+                  self->server != NULL ? self->server : Py_None, address, sock);
+    Py_XDECREF(result);
+    Py_XDECREF(logger);
+    Py_XDECREF(address);
+    return result == NULL ? -1 : 0;
+}
+
+/* factory() in the connection's context. New reference. */
+static PyObject *
+listener_make_protocol(FlListener *self, PyObject *context)
+{
+    if (PyContext_Enter(context) < 0) return NULL;
+    PyObject *protocol = PyObject_CallNoArgs(self->factory);
+    PyObject *raised = protocol == NULL ? fl_compat_take_exception() : NULL;
+    if (PyContext_Exit(context) < 0) {
+        Py_CLEAR(protocol);
+        Py_XDECREF(raised);
+        return NULL;
+    }
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+    }
+    return protocol;
+}
+
+static PyObject *
+listener_make_tls(FlListener *self, int fd, const FlAddress *peer, PyObject *protocol,
+                  PyObject *context)
+{
+    FlTlsOptions options = {
+        .protocol = protocol,
+        .sslcontext = self->sslcontext,
+        .hostname = Py_None,
+        .handshake_timeout = self->handshake_timeout,
+        .shutdown_timeout = self->shutdown_timeout,
+        .server_side = true,
+    };
+    return (PyObject *)fl_tlstransport_accepted(self->loop, &options, fd, self->family,
+                                                peer, self->local, context,
+                                                self->server);
+}
+
+/* A connection: protocol and transport at once. Owns fd. 0 or -1. */
+static int
+listener_serve(FlListener *self, int fd, const FlAddress *peer)
+{
+    PyObject *transport = NULL;
+    PyObject *protocol = NULL;
+    PyObject *context = PyContext_Copy(self->context);
+    if (context != NULL) {
+        protocol = listener_make_protocol(self, context);
+    }
+    if (protocol != NULL) {
+        transport = self->sslcontext != NULL
+                        ? listener_make_tls(self, fd, peer, protocol, context)
+                        : (PyObject *)fl_stream_accepted(self->loop, fd, self->family,
+                                                         peer, self->local, protocol,
+                                                         context, self->server);
+    }
+    Py_XDECREF(context);
+    int rc = 0;
+    if (transport == NULL) {
+        close(fd);
+        rc = listener_report(self, protocol);
+    }
+    else if (FL_UNLIKELY(self->loop->debug)) {
+        rc = listener_log(self, peer, transport);
+    }
+    Py_XDECREF(protocol);
+    Py_XDECREF(transport);
+    return rc;
+}
+
+/* _restart(): watches again after the pause. */
+static PyObject *
+listener_restart(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlListener *self = (FlListener *)op;
+    if (self->loop == NULL || self->loop->closed) Py_RETURN_NONE;
+    /* Closed during the pause: its number may be a stranger's by now. */
+    int fd = PyObject_AsFileDescriptor(self->sock);
+    if (fd != self->watcher.fd) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    int code = fl_poll_set(&self->loop->poll, &self->watcher, EPOLLIN);
+    if (code != 0) return fl_errors_from_uv(-code);
+    Py_RETURN_NONE;
+}
+
+/* Out of descriptors or memory: reports, and tries again in a second. */
+static int
+listener_pause(FlListener *self, int code)
+{
+    FlState *st = self->loop->st;
+    PyObject *loop = (PyObject *)self->loop;
+    int rc = -1;
+    (void)fl_poll_set(&self->loop->poll, &self->watcher, 0);
+    PyObject *exc = fl_errors_new_os_error(code);
+    PyObject *shown =
+        exc == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, self->sock);
+    if (shown != NULL &&
+        fl_errors_report_exception(st, loop, "socket.accept() out of system resource",
+                                   exc, st->str_socket, shown, NULL, NULL) == 0) {
+        PyObject *restart = PyObject_GetAttrString((PyObject *)self, "_restart");
+        PyObject *timer = restart == NULL
+                              ? NULL
+                              : PyObject_CallMethod(loop, "call_later", "iO",
+                                                    SERVER_RETRY_SECONDS, restart);
+        rc = timer == NULL ? -1 : 0;
+        Py_XDECREF(timer);
+        Py_XDECREF(restart);
+    }
+    Py_XDECREF(shown);
+    Py_XDECREF(exc);
+    return rc;
+}
+
+/* What accept() failed with. 0 or -1. */
+static int
+listener_accept_failed(FlListener *self, int code)
+{
+    switch (code) {
+    case EAGAIN:
+    case EINTR:
+    case ECONNABORTED: /* that client went away */
+        return 0;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        return listener_pause(self, code);
+    default:
+        fl_errors_from_uv(-code);
+        return fl_errors_report_text(self->loop->st, (PyObject *)self->loop,
+                                     "Exception in callback accept()", NULL, NULL, NULL,
+                                     NULL);
+    }
+}
+
+/* One client an event costs no accept() in vain; while more are waiting than were
+ * taken, twice as many are taken the next time, up to the backlog. */
+static int
+listener_accept(FlListener *self)
+{
+    long taken = 0;
+    for (; taken < self->limit; taken++) {
+        FlAddress peer = {.length = sizeof(peer.u)};
+        int fd = accept4(self->watcher.fd, &peer.u.any, &peer.length,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            self->limit = taken > 1 ? taken : 1;
+            return listener_accept_failed(self, errno);
+        }
+        if (listener_serve(self, fd, &peer) < 0) return -1;
+        if (self->watcher.events == 0) return 0; /* stopped by what we called */
+    }
+    long most = self->backlog + FL_ACCEPT_EXTRA;
+    self->limit = taken * 2 < most ? taken * 2 : most > 1 ? most : 1;
+    return 0;
+}
+
+static int
+on_connection(FlWatcher *watcher, uint32_t Py_UNUSED(events))
+{
+    return listener_accept((FlListener *)watcher->owner);
+}
+
+/* Learns the address that connections will have, and has the kernel hand TCP_NODELAY
+ * down to them: two system calls here instead of two a connection. 0 or -1. */
+static int
+listener_prepare(FlListener *self)
+{
+    if (self->family != AF_INET && self->family != AF_INET6) return 0;
+    int on = 1;
+    (void)setsockopt(self->watcher.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    FlAddress address = {.length = sizeof(address.u)};
+    if (getsockname(self->watcher.fd, &address.u.any, &address.length) < 0) return 0;
+    bool wildcard = self->family == AF_INET
+                        ? address.u.v4.sin_addr.s_addr == htonl(INADDR_ANY)
+                        : IN6_IS_ADDR_UNSPECIFIED(&address.u.v6.sin6_addr);
+    if (wildcard) return 0;
+    self->local = fl_addr_to_object(&address);
+    return self->local == NULL ? -1 : 0;
+}
+
+static int
+listener_attribute(PyObject *sock, const char *name, int *value)
+{
+    PyObject *attribute = PyObject_GetAttrString(sock, name);
+    if (attribute == NULL) return -1;
+    *value = fl_compat_long_as_int(attribute);
+    Py_DECREF(attribute);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* loop._start_serving(protocol_factory, sock, sslcontext=None, server=None,
+ * backlog=100, ssl_handshake_timeout=…, ssl_shutdown_timeout=…, context=None) */
+static PyObject *
+server_start_serving(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"protocol_factory",
+                            "sock",
+                            "sslcontext",
+                            "server",
+                            "backlog",
+                            "ssl_handshake_timeout",
+                            "ssl_shutdown_timeout",
+                            "context",
+                            NULL};
+    FlLoop *loop = (FlLoop *)op;
+    PyObject *factory, *sock;
+    PyObject *sslcontext = Py_None, *server = Py_None, *handshake = Py_None,
+             *shutdown_timeout = Py_None, *context = Py_None;
+    long backlog = 100;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOlOOO:_start_serving", names,
+                                     &factory, &sock, &sslcontext, &server, &backlog,
+                                     &handshake, &shutdown_timeout, &context) ||
+        fl_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    int fd;
+    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->st->str_fileno);
+    int found = number == NULL ? -1 : fl_reader_fileno(loop, number, &fd);
+    Py_XDECREF(number);
+    if (found < 0) return NULL;
+
+    PyTypeObject *type = loop->st->listener_type;
+    FlListener *self = (FlListener *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->watcher =
+        (FlWatcher){.fd = fd, .call = on_connection, .owner = (PyObject *)self};
+    self->loop = (FlLoop *)Py_NewRef(op);
+    self->factory = Py_NewRef(factory);
+    self->sock = Py_NewRef(sock);
+    self->sslcontext = sslcontext == Py_None ? NULL : Py_NewRef(sslcontext);
+    self->server = server == Py_None ? NULL : Py_NewRef(server);
+    self->handshake_timeout = Py_NewRef(handshake);
+    self->shutdown_timeout = Py_NewRef(shutdown_timeout);
+    self->backlog = backlog;
+    self->limit = 1;
+    self->context = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    int code = 0;
+    if (self->context == NULL ||
+        listener_attribute(sock, "family", &self->family) < 0 ||
+        listener_attribute(sock, "type", &self->type) < 0 ||
+        listener_attribute(sock, "proto", &self->protocol) < 0 ||
+        listener_prepare(self) < 0) {
+        goto error;
+    }
+    code = fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
+    if (code == EEXIST) {
+        fl_reader_forget(loop, fd);
+        code = fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
+    }
+    if (code != 0) {
+        fl_errors_from_uv(-code);
+        goto error;
+    }
+    Py_DECREF((PyObject *)self); /* the poll set keeps it */
+    Py_RETURN_NONE;
+
+error:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+/* loop._stop_listening(sock): the native half of _stop_serving(). */
+static PyObject *
+server_stop_listening(PyObject *op, PyObject *sock)
+{
+    FlLoop *loop = (FlLoop *)op;
+    PyObject *number = PyObject_CallMethodNoArgs(sock, loop->st->str_fileno);
+    if (number == NULL) return NULL;
+    int fd = fl_compat_long_as_int(number);
+    Py_DECREF(number);
+    if (fd == -1 && PyErr_Occurred()) return NULL;
+    FlWatcher *watcher = fl_poll_find(&loop->poll, fd);
+    if (watcher != NULL && watcher->call == on_connection) {
+        (void)fl_poll_set(&loop->poll, watcher, 0);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef loop_methods[] = {
+    {"_start_serving", (PyCFunction)(void (*)(void))server_start_serving,
+     METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_stop_listening", server_stop_listening, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+listener_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    FlListener *self = (FlListener *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)self->loop);
+    Py_VISIT(self->factory);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->sslcontext);
+    Py_VISIT(self->server);
+    Py_VISIT(self->handshake_timeout);
+    Py_VISIT(self->shutdown_timeout);
+    Py_VISIT(self->context);
+    Py_VISIT(self->local);
+    return 0;
+}
+
+static int
+listener_clear(PyObject *op)
+{
+    FlListener *self = (FlListener *)op;
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->factory);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->sslcontext);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->handshake_timeout);
+    Py_CLEAR(self->shutdown_timeout);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->local);
+    return 0;
+}
+
+static void
+listener_dealloc(PyObject *op)
+{
+    PyTypeObject *tp = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    (void)listener_clear(op);
+    tp->tp_free(op);
+    Py_DECREF(tp);
+}
+
+static PyMethodDef listener_methods[] = {
+    {"_restart", listener_restart, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot listener_slots[] = {
+    {Py_tp_dealloc, listener_dealloc},
+    {Py_tp_traverse, listener_traverse},
+    {Py_tp_clear, listener_clear},
+    {Py_tp_methods, listener_methods},
+    {0, NULL},
+};
+
+static PyType_Spec listener_spec = {
+    .name = "fastloop._core.Listener",
+    .basicsize = sizeof(FlListener),
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = listener_slots,
+};
+
+int
+fl_server_register(PyObject *module, FlState *st)
+{
+    st->listener_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &listener_spec, NULL);
+    if (st->listener_type == NULL) return -1;
+    return fl_loop_add_methods(st, loop_methods);
+}

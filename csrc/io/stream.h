@@ -1,0 +1,61 @@
+/* stream.h - transports over connected stream sockets, TCP and Unix.
+ *
+ * Promises: small writes leave as one system call at the end of the turn, large ones at
+ * once; bytes objects are never copied; what asyncio would have sent before close(),
+ * abort() or write_eof() is sent before them here, too. */
+#ifndef FL_STREAM_H
+#define FL_STREAM_H
+#include "base/buffers.h"
+#include "io/transport.h"
+
+/* A protocol of our own that takes bytes without a call into Python. */
+typedef struct {
+    /* data is the loop's slab, good until the next read. 0, or -1 with an exception,
+     * which is the connection's end. */
+    int (*received)(PyObject *protocol, const char *data, size_t size);
+    /* All that was written has left. 0, or -1 with one that must leave the loop. */
+    int (*drained)(PyObject *protocol);
+} FlSink;
+
+/* Invariants: writing is true exactly while the watcher waits for the socket to take
+ * more; then no flush is queued. receive and updated are bound methods of the current
+ * protocol, or NULL until data comes. */
+typedef struct {
+    FlTransport base;
+    FlFlush flush;
+    FlBuffers out;
+    PyObject *receive;      /* data_received, or get_buffer of a BufferedProtocol */
+    bool feeds;             /* receive is that of asyncio's streams: see feed.h */
+    PyObject *updated;      /* buffer_updated of a BufferedProtocol */
+    const FlSink *sink;     /* of the current protocol, or NULL */
+    PyObject *local;        /* the socket's own address, where known without asking */
+    PyObject *empty_waiter; /* sendfile waits for an empty queue */
+    Py_ssize_t predicted;   /* how much the next read is likely to bring */
+    int family;
+    uint8_t flood; /* large reads since the last write, up to a few */
+    bool writing;
+    bool read_eof;
+} FlStream;
+
+/* A started transport over a connected, non-blocking socket. sock owns the descriptor
+ * and may be NULL: then the transport owns fd. peer, extra (a dict, taken over),
+ * context, server and waiter may be NULL. New reference; on NULL with an exception the
+ * descriptor is still the caller's. */
+FlStream *fl_stream_new(FlLoop *loop, int fd, PyObject *sock, int family,
+                        const FlAddress *peer, PyObject *protocol, PyObject *extra,
+                        PyObject *context, PyObject *server, PyObject *waiter);
+
+/* The same for a socket that was accepted: TCP_NODELAY is inherited, local is the
+ * address that it is known to have, or NULL. */
+FlStream *fl_stream_accepted(FlLoop *loop, int fd, int family, const FlAddress *peer,
+                             PyObject *local, PyObject *protocol, PyObject *context,
+                             PyObject *server);
+
+/* Queues a bytes object, unless the connection is lost; fl_stream_flush() sends what
+ * was queued. 0 or -1. */
+int fl_stream_queue(FlStream *self, PyObject *data);
+int fl_stream_flush(FlStream *self);
+
+int fl_stream_register(PyObject *module, FlState *st);
+
+#endif

@@ -1,0 +1,92 @@
+/* streaminfo.c - names and socket object of a stream transport.
+ *
+ * Owns:   nothing: what it makes belongs to the transport.
+ * Thread: the loop's own. */
+#include "io/streaminfo.h"
+#include <errno.h>
+#include <sys/socket.h>
+
+PyObject *
+fl_streaminfo_socket(FlStream *self)
+{
+    FlTransport *base = &self->base;
+    if (base->sock != NULL) return Py_NewRef(base->sock);
+    FlState *st = base->loop->st;
+    PyObject *sock;
+    if (base->flags & FL_TRANSPORT_CLOSED) {
+        /* Asked for too late: one that is closed, as the connection is. */
+        bool tcp = self->family == AF_INET || self->family == AF_INET6;
+        sock = PyObject_CallFunction(st->socket_class, "iii", self->family, SOCK_STREAM,
+                                     tcp ? IPPROTO_TCP : 0);
+        PyObject *closed =
+            sock == NULL ? NULL : PyObject_CallMethodNoArgs(sock, st->str_close);
+        if (closed == NULL) {
+            Py_CLEAR(sock);
+        }
+        Py_XDECREF(closed);
+        return sock;
+    }
+    int protocol = 0;
+    socklen_t length = sizeof(protocol);
+    (void)getsockopt(base->watcher.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length);
+    sock = PyObject_CallFunction(st->socket_class, "iiii", self->family, SOCK_STREAM,
+                                 protocol, base->watcher.fd);
+    if (sock == NULL) return NULL;
+    base->sock = Py_NewRef(sock);
+    PyObject *set = PyObject_CallMethodOneArg(sock, st->str_setblocking, Py_False);
+    if (set == NULL) {
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(set);
+    return sock;
+}
+
+/* Of a family that addr.c does not know: the socket module's own conversion. */
+static PyObject *
+stream_foreign_name(FlStream *self, PyObject *method)
+{
+    PyObject *sock = fl_streaminfo_socket(self);
+    if (sock == NULL) return NULL;
+    PyObject *name = PyObject_CallMethodNoArgs(sock, method);
+    Py_DECREF(sock);
+    if (name == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return name;
+}
+
+PyObject *
+fl_streaminfo_make(FlTransport *base, PyObject *name)
+{
+    FlStream *self = (FlStream *)base;
+    FlState *st = base->loop->st;
+    bool closed = base->flags & FL_TRANSPORT_CLOSED;
+    if (PyUnicode_Compare(name, st->str_peername) == 0) {
+        if (!closed && !fl_addr_is_known(self->family)) {
+            return stream_foreign_name(self, st->str_getpeername);
+        }
+        if (base->peer == NULL) Py_RETURN_NONE;
+        return fl_addr_to_object(base->peer);
+    }
+    if (PyUnicode_Compare(name, st->str_sockname) == 0) {
+        if (self->local != NULL) return Py_NewRef(self->local);
+        if (closed) Py_RETURN_NONE;
+        if (!fl_addr_is_known(self->family)) {
+            return stream_foreign_name(self, st->str_getsockname);
+        }
+        FlAddress address = {.length = sizeof(address.u)};
+        if (getsockname(base->watcher.fd, &address.u.any, &address.length) < 0) {
+            Py_RETURN_NONE;
+        }
+        return fl_addr_to_object(&address);
+    }
+    if (PyUnicode_Compare(name, st->str_socket) == 0) {
+        PyObject *sock = fl_streaminfo_socket(self);
+        if (sock == NULL) return NULL;
+        PyObject *shown = PyObject_CallOneArg(st->transport_socket, sock);
+        Py_DECREF(sock);
+        return shown;
+    }
+    return NULL;
+}

@@ -1,0 +1,17 @@
+/* streaminfo.h - what get_extra_info() tells of a stream transport.
+ *
+ * Promises: addresses and the socket object are made when somebody asks; after close
+ * the addresses are still known. */
+#ifndef FL_STREAMINFO_H
+#define FL_STREAMINFO_H
+#include "io/stream.h"
+
+/* The value of "socket", "sockname" or "peername": a new reference, or NULL without an
+ * exception for any other name. */
+PyObject *fl_streaminfo_make(FlTransport *base, PyObject *name);
+
+/* The Python socket over the descriptor, made when somebody asks; it owns the
+ * descriptor from then on. New reference. */
+PyObject *fl_streaminfo_socket(FlStream *self);
+
+#endif

@@ -1,0 +1,278 @@
+/* streamread.c - the reading half of a stream transport.
+ *
+ * Owns:   nothing: the bound methods that it looks up are the transport's.
+ * Thread: the loop's own. */
+#include "io/streamread.h"
+#include "base/errors.h"
+#include "io/feed.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+enum {
+    STREAM_LARGE_READ = 32 * 1024, /* above, reads go into a bytes object */
+    STREAM_FLOOD = 4, /* so many large reads without a write between them: a flood */
+};
+
+static int
+stream_received_eof(FlStream *self)
+{
+    FlTransport *base = &self->base;
+    if (fl_transport_debug(base, "%r received EOF") < 0) return -1;
+    PyObject *result =
+        PyObject_CallMethodNoArgs(base->protocol, base->loop->st->str_eof_received);
+    int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    if (keep_open < 0) {
+        return fl_transport_fatal(base,
+                                  "Fatal error: protocol.eof_received() call failed.");
+    }
+    if (!keep_open) return fl_transport_close(base);
+    /* The protocol may write on, but nothing more will come. */
+    self->read_eof = true;
+    return fl_transport_watch(base);
+}
+
+/* The result of a recv(): false if there is nothing to tell the protocol. */
+static bool
+stream_recv_worked(FlStream *self, ssize_t n, int code, int *rc)
+{
+    if (FL_LIKELY(n > 0)) return true;
+    if (n == 0) {
+        *rc = stream_received_eof(self);
+    }
+    else if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR) {
+        *rc = 0;
+    }
+    else {
+        *rc = fl_transport_fatal_errno(&self->base, code,
+                                       "Fatal read error on socket transport");
+    }
+    return false;
+}
+
+/* Large reads go into a bytes object of the size that those before suggest, which saves
+ * the copy; what is more than that, into the slab. A message that comes in two pieces
+ * lowers the guess a little only: the next may come in one. */
+static PyObject *
+stream_recv_large(FlStream *self, int *rc)
+{
+    Py_ssize_t size = self->predicted;
+    char *slab = fl_loop_slab(self->base.loop);
+    PyObject *data = slab == NULL ? NULL : PyBytes_FromStringAndSize(NULL, size);
+    if (data == NULL) {
+        *rc = -1;
+        return NULL;
+    }
+    struct iovec vectors[2] = {
+        {.iov_base = PyBytes_AS_STRING(data), .iov_len = (size_t)size},
+        {.iov_base = slab, .iov_len = (size_t)(FL_SLAB_SIZE - size)},
+    };
+    ssize_t n = readv(self->base.watcher.fd, vectors, size < FL_SLAB_SIZE ? 2 : 1);
+    int code = errno;
+    if (!stream_recv_worked(self, n, code, rc)) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    self->predicted = n > size ? n : size - (size - n) / 8;
+    if (n != size && _PyBytes_Resize(&data, n) < 0) {
+        *rc = -1;
+        return NULL;
+    }
+    if (n > size) {
+        memcpy(PyBytes_AS_STRING(data) + size, slab, (size_t)(n - size));
+    }
+    return data;
+}
+
+/* Many large reads in a row are a flood; a write ends it. */
+static inline void
+stream_count_flood(FlStream *self, bool large)
+{
+    if (FL_UNLIKELY(large) && self->flood < STREAM_FLOOD) {
+        self->flood++;
+    }
+}
+
+static int
+stream_received_badly(FlStream *self)
+{
+    return fl_transport_fatal(&self->base,
+                              "Fatal error: protocol.data_received() call failed.");
+}
+
+static int
+stream_feed(FlStream *self, const char *data, Py_ssize_t length)
+{
+    PyObject *protocol = Py_NewRef(self->base.protocol);
+    int fed = fl_feed_data(self->base.loop->st, protocol, data, length);
+    Py_DECREF(protocol);
+    return fed;
+}
+
+/* Looks up how the protocol receives. Without it, the first data will tell. */
+static void
+stream_bind(FlStream *self)
+{
+    FlState *st = self->base.loop->st;
+    self->receive = PyObject_GetAttr(self->base.protocol, st->str_data_received);
+    if (self->receive == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    self->feeds = fl_feed_is_meant(st, self->base.protocol, self->receive);
+}
+
+static PyObject *
+stream_recv_small(FlStream *self, int *rc)
+{
+    char *slab = fl_loop_slab(self->base.loop);
+    if (slab == NULL) {
+        *rc = -1;
+        return NULL;
+    }
+    ssize_t n = recv(self->base.watcher.fd, slab, FL_SLAB_SIZE, 0);
+    int code = errno;
+    if (!stream_recv_worked(self, n, code, rc)) return NULL;
+    bool large = self->predicted > STREAM_LARGE_READ;
+    self->predicted = n;
+    if (self->feeds) {
+        int fed = stream_feed(self, slab, n);
+        if (FL_LIKELY(fed != 0)) {
+            stream_count_flood(self, large);
+            *rc = fed > 0 ? 0 : stream_received_badly(self);
+            return NULL;
+        }
+    }
+    PyObject *data = PyBytes_FromStringAndSize(slab, n);
+    if (data == NULL) {
+        *rc = -1;
+    }
+    return data;
+}
+
+static int
+stream_read(FlStream *self)
+{
+    FlTransport *base = &self->base;
+    int rc = 0;
+    if (FL_UNLIKELY(self->receive == NULL)) {
+        stream_bind(self);
+    }
+    bool large = self->predicted > STREAM_LARGE_READ;
+    PyObject *data = large && !self->feeds ? stream_recv_large(self, &rc)
+                                           : stream_recv_small(self, &rc);
+    if (data == NULL) return rc;
+    stream_count_flood(self, large);
+    if (FL_UNLIKELY(self->receive == NULL)) {
+        self->receive =
+            PyObject_GetAttr(base->protocol, base->loop->st->str_data_received);
+    }
+    PyObject *receive = Py_XNewRef(self->receive);
+    PyObject *result = receive == NULL ? NULL : PyObject_CallOneArg(receive, data);
+    Py_XDECREF(receive);
+    Py_DECREF(data);
+    if (FL_UNLIKELY(result == NULL)) return stream_received_badly(self);
+    Py_DECREF(result);
+    return 0;
+}
+
+/* The protocol's buffer, exported for writing. 0 or -1 with an exception. */
+static int
+stream_get_buffer(FlStream *self, Py_buffer *view)
+{
+    FlState *st = self->base.loop->st;
+    if (self->receive == NULL) {
+        self->receive = PyObject_GetAttr(self->base.protocol, st->str_get_buffer);
+        if (self->receive == NULL) return -1;
+    }
+    PyObject *get_buffer = Py_NewRef(self->receive);
+    PyObject *hint = PyLong_FromLong(-1);
+    PyObject *buffer = hint == NULL ? NULL : PyObject_CallOneArg(get_buffer, hint);
+    Py_XDECREF(hint);
+    Py_DECREF(get_buffer);
+    if (buffer == NULL) return -1;
+    int rc = -1;
+    Py_ssize_t length = PyObject_Size(buffer);
+    if (length == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    }
+    else if (length > 0) {
+        rc = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
+    }
+    Py_DECREF(buffer);
+    return rc;
+}
+
+static int
+stream_read_into_buffer(FlStream *self)
+{
+    FlTransport *base = &self->base;
+    Py_buffer view;
+    PyObject *protocol = base->protocol; /* for comparison alone */
+    if (stream_get_buffer(self, &view) < 0) {
+        return fl_transport_fatal(base,
+                                  "Fatal error: protocol.get_buffer() call failed.");
+    }
+    /* If get_buffer() installed another protocol, what waits in the socket is not for
+     * this buffer. If it closed us, reading on as asyncio does spares the peer a reset.
+     */
+    if (base->protocol != protocol) {
+        PyBuffer_Release(&view);
+        return 0;
+    }
+    ssize_t n = recv(base->watcher.fd, view.buf, (size_t)view.len, 0);
+    int code = errno;
+    PyBuffer_Release(&view);
+    int rc;
+    if (!stream_recv_worked(self, n, code, &rc)) return rc;
+    if (self->updated == NULL) {
+        self->updated =
+            PyObject_GetAttr(base->protocol, base->loop->st->str_buffer_updated);
+    }
+    PyObject *updated = Py_XNewRef(self->updated);
+    PyObject *count = PyLong_FromSsize_t(n);
+    PyObject *result =
+        updated == NULL || count == NULL ? NULL : PyObject_CallOneArg(updated, count);
+    Py_XDECREF(count);
+    Py_XDECREF(updated);
+    if (result == NULL) {
+        return fl_transport_fatal(
+            base, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* The protocol is one of ours: it gets the slab itself. */
+static int
+stream_read_sink(FlStream *self)
+{
+    char *slab = fl_loop_slab(self->base.loop);
+    if (slab == NULL) return -1;
+    ssize_t n = recv(self->base.watcher.fd, slab, FL_SLAB_SIZE, 0);
+    int code = errno, rc;
+    if (!stream_recv_worked(self, n, code, &rc)) return rc;
+    PyObject *protocol = Py_NewRef(self->base.protocol);
+    rc = self->sink->received(protocol, slab, (size_t)n);
+    Py_DECREF(protocol);
+    if (rc == 0) return 0;
+    return fl_transport_fatal(&self->base,
+                              "Fatal error: protocol.buffer_updated() call failed.");
+}
+
+int
+fl_streamread_ready(FlStream *self)
+{
+    if (self->sink != NULL) return stream_read_sink(self);
+    if (self->base.flags & FL_TRANSPORT_BUFFERED) return stream_read_into_buffer(self);
+    int rc = stream_read(self);
+    /* In a flood more has come while the protocol had what came before: another read is
+     * cheaper than another wait. The protocol may have closed, paused or changed. */
+    if (FL_UNLIKELY(self->flood == STREAM_FLOOD) && rc == 0 &&
+        (self->base.watcher.events & EPOLLIN) &&
+        !(self->base.flags & FL_TRANSPORT_BUFFERED)) {
+        rc = stream_read(self);
+    }
+    return rc;
+}

@@ -1,0 +1,350 @@
+/* tlswrite.c - the writing half of a TLS connection.
+ *
+ * Owns:   plain bytes that wait to be encrypted.
+ * Thread: the loop's own. */
+#include "io/tlswrite.h"
+#include "base/errors.h"
+#include "core/turn.h"
+
+enum {
+    TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
+    TLS_VECTORS = 32,            /* small writes that become one record */
+    TLS_BATCH = 8 * 16 * 1024,   /* encrypted before it is sent */
+};
+
+static FlState *
+tls_state(FlTls *self)
+{
+    return self->base.loop->st;
+}
+
+/* -- to the transport below -------------------------------------------------------- */
+
+/* Encrypts one record's worth from the front of what waits. */
+static FlTlsResult
+tls_encrypt(FlTls *self)
+{
+    FlBuffers *out = &self->out;
+    struct iovec vectors[TLS_VECTORS];
+    char gathered[FL_TLS_RECORD];
+    int count = fl_buffers_vectors(out, vectors, TLS_VECTORS);
+    const char *data = vectors[0].iov_base;
+    size_t size = vectors[0].iov_len;
+    if (size > FL_TLS_RECORD) {
+        size = FL_TLS_RECORD;
+    }
+    else if (count > 1) {
+        /* Small writes share a record. */
+        size = 0;
+        for (int i = 0; i < count && size < sizeof(gathered); i++) {
+            size_t part = sizeof(gathered) - size < vectors[i].iov_len
+                              ? sizeof(gathered) - size
+                              : vectors[i].iov_len;
+            memcpy(gathered + size, vectors[i].iov_base, part);
+            size += part;
+        }
+        data = gathered;
+    }
+    PyObject *owner = Py_NewRef(fl_buffers_owner(out));
+    size_t written;
+    self->busy = true;
+    FlTlsResult rc =
+        fl_tlsengine_write(&self->engine, tls_state(self), data, size, &written);
+    self->busy = false;
+    /* A callback of the program may have aborted the connection meanwhile. */
+    if (rc == FL_TLS_DONE && out->size >= written) {
+        fl_buffers_consume(out, written);
+    }
+    Py_DECREF(owner);
+    return rc;
+}
+
+/* Hands down what OpenSSL has for the peer. Returns how many bytes, or -1. */
+static Py_ssize_t
+tls_hand_down(FlTls *self)
+{
+    if (self->below == NULL || self->over || self->below_full) return 0;
+    PyObject *data = fl_tlsengine_take(&self->engine, tls_state(self));
+    if (data == NULL) return -1;
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    int rc = 0;
+    if (size > 0 && self->stream != NULL) {
+        rc = fl_stream_queue(self->stream, data);
+    }
+    else if (size > 0) {
+        rc = fl_tls_below_call(self, tls_state(self)->str_write, data);
+    }
+    Py_DECREF(data);
+    return rc < 0 ? -1 : size;
+}
+
+/* Sends what was handed down. */
+static int
+tls_send(FlTls *self)
+{
+    if (self->stream == NULL) return 0;
+    FlStream *stream = (FlStream *)Py_NewRef((PyObject *)self->stream);
+    int rc = fl_stream_flush(stream);
+    Py_DECREF((PyObject *)stream);
+    return rc;
+}
+
+int
+fl_tlswrite_send(FlTls *self)
+{
+    return tls_hand_down(self) < 0 ? -1 : tls_send(self);
+}
+
+int
+fl_tls_flush(FlTls *self)
+{
+    if (self->busy) {
+        fl_turn_flush_later(self->base.loop, &self->flush);
+        return 0;
+    }
+    size_t batch = 0;
+    FlTlsResult rc = FL_TLS_DONE;
+    while (self->out.size > 0 && !self->below_full && rc == FL_TLS_DONE &&
+           (self->state == FL_TLS_WRAPPED || self->state == FL_TLS_FLUSHING)) {
+        rc = tls_encrypt(self);
+        if (rc == FL_TLS_ERROR) goto error;
+        Py_ssize_t size = tls_hand_down(self);
+        if (size < 0) goto error;
+        batch += (size_t)size;
+        if (batch >= TLS_BATCH) {
+            batch = 0;
+            if (tls_send(self) < 0) return -1;
+        }
+    }
+    if (batch == 0 && tls_hand_down(self) < 0) goto error;
+    if (tls_send(self) < 0) return -1;
+    return fl_tls_control_writing(self);
+
+error:
+    return fl_tls_fatal(self, "Fatal error on SSL protocol");
+}
+
+/* Encrypts and sends of data what the transport below takes, where nothing waits before
+ * it. Returns how much that was, or -1. */
+static Py_ssize_t
+tls_write_through(FlTls *self, const char *data, size_t size)
+{
+    size_t done = 0, batch = 0;
+    while (done < size && !self->below_full && !self->busy && self->out.size == 0 &&
+           self->state == FL_TLS_WRAPPED) {
+        size_t part = size - done < FL_TLS_RECORD ? size - done : FL_TLS_RECORD;
+        size_t written;
+        self->busy = true;
+        FlTlsResult rc = fl_tlsengine_write(&self->engine, tls_state(self), data + done,
+                                            part, &written);
+        self->busy = false;
+        done += written;
+        Py_ssize_t down = rc == FL_TLS_ERROR ? -1 : tls_hand_down(self);
+        if (down < 0) {
+            if (fl_tls_fatal(self, "Fatal error on SSL protocol") < 0) return -1;
+            return (Py_ssize_t)size;
+        }
+        batch += (size_t)down;
+        if (batch >= TLS_BATCH) {
+            batch = 0;
+            if (tls_send(self) < 0) return -1;
+        }
+        if (rc == FL_TLS_AGAIN) break;
+    }
+    return tls_send(self) < 0 ? -1 : (Py_ssize_t)done;
+}
+
+/* -- the program's protocol -------------------------------------------------------- */
+
+/* pause_writing() or resume_writing() of the program's protocol. */
+static int
+tls_flow_call(FlTls *self, PyObject *name, const char *message)
+{
+    if (self->base.protocol == NULL) return 0;
+    FlState *st = tls_state(self);
+    PyObject *protocol = Py_NewRef(self->base.protocol);
+    bool entered = fl_transport_enter(&self->base);
+    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
+    int rc = 0;
+    if (result == NULL) {
+        rc = fl_errors_report_text(st, (PyObject *)self->base.loop, message,
+                                   st->str_transport, (PyObject *)self,
+                                   st->str_protocol, (PyObject *)self);
+    }
+    fl_transport_leave(&self->base, entered);
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    return rc;
+}
+
+int
+fl_tls_control_writing(FlTls *self)
+{
+    FlState *st = tls_state(self);
+    size_t size = self->out.size;
+    unsigned paused = self->base.flags & FL_TRANSPORT_PROTOCOL_PAUSED;
+    if (FL_LIKELY(size == 0 && !paused)) return 0;
+    if (size >= self->base.high_water && size > 0 && !paused) {
+        self->base.flags |= FL_TRANSPORT_PROTOCOL_PAUSED;
+        return tls_flow_call(self, st->str_pause_writing,
+                             "protocol.pause_writing() failed");
+    }
+    if (size <= self->base.low_water && paused) {
+        self->base.flags &= ~(unsigned)FL_TRANSPORT_PROTOCOL_PAUSED;
+        return tls_flow_call(self, st->str_resume_writing,
+                             "protocol.resume_writing() failed");
+    }
+    return 0;
+}
+
+/* -- write() and writelines() -------------------------------------------------------
+ */
+
+static PyObject *
+tlswrite_none(int rc)
+{
+    if (rc < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Queues the bytes of data: a reference to a bytes object, a copy of anything else. */
+static int
+tls_push(FlTls *self, PyObject *data)
+{
+    PyObject *bytes =
+        PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (bytes == NULL) return -1;
+    int rc = fl_buffers_push(&self->out, bytes, PyBytes_AS_STRING(bytes),
+                             (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
+    return rc;
+}
+
+/* Something was queued: now, or at the end of the turn? */
+static int
+tls_queued(FlTls *self)
+{
+    if (self->state != FL_TLS_WRAPPED) return fl_tls_control_writing(self);
+    if (self->out.size < TLS_SMALL_WRITE && self->out.size < self->base.high_water) {
+        if (!self->below_full) {
+            fl_turn_flush_later(self->base.loop, &self->flush);
+        }
+        return 0;
+    }
+    return fl_tls_flush(self);
+}
+
+/* A large buffer that is not a bytes object: only what cannot be sent is copied. */
+static int
+tls_write_other(FlTls *self, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        /* Not contiguous: a copy is, and then it is a bytes object. */
+        PyErr_Clear();
+        return tls_push(self, data) < 0 ? -1 : tls_queued(self);
+    }
+    Py_ssize_t done = tls_write_through(self, view.buf, (size_t)view.len);
+    int rc = done < 0 ? -1 : 0;
+    if (rc == 0 && done < view.len && self->state == FL_TLS_WRAPPED) {
+        PyObject *rest =
+            PyBytes_FromStringAndSize((char *)view.buf + done, view.len - done);
+        rc = rest == NULL ? -1 : tls_push(self, rest);
+        Py_XDECREF(rest);
+        if (rc == 0) {
+            rc = tls_queued(self);
+        }
+    }
+    PyBuffer_Release(&view);
+    return rc;
+}
+
+/* 1 if a write goes nowhere, which was noted; -1 with an exception. */
+static int
+tls_write_refused(FlTls *self)
+{
+    if (FL_LIKELY(self->state == FL_TLS_WRAPPED || self->state == FL_TLS_HANDSHAKE)) {
+        int closing = fl_tls_below_closing(self);
+        if (FL_LIKELY(closing <= 0)) return closing;
+    }
+    return fl_transport_write_lost(&self->base, "SSL connection is closed") < 0 ? -1
+                                                                                : 1;
+}
+
+PyObject *
+fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    FlTls *self = (FlTls *)op;
+    PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
+    if (data == NULL) return NULL;
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        PyObject *name = PyType_GetName(Py_TYPE(data));
+        if (name != NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "data: expecting a bytes-like instance, got %U", name);
+            Py_DECREF(name);
+        }
+        return NULL;
+    }
+    Py_ssize_t length = PyObject_Size(data);
+    if (length < 0) return NULL;
+    if (length == 0) Py_RETURN_NONE;
+    int refused = tls_write_refused(self);
+    if (refused != 0) {
+        if (refused < 0) return NULL;
+        Py_RETURN_NONE;
+    }
+    if (!PyBytes_CheckExact(data) && length >= TLS_SMALL_WRITE &&
+        self->state == FL_TLS_WRAPPED && self->out.size == 0) {
+        return tlswrite_none(tls_write_other(self, data));
+    }
+    if (tls_push(self, data) < 0) return NULL;
+    return tlswrite_none(tls_queued(self));
+}
+
+PyObject *
+fl_tlswrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    FlTls *self = (FlTls *)op;
+    PyObject *lines =
+        fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
+    if (lines == NULL) return NULL;
+    /* All of them become bytes first: an unfit one must not leave half a message. */
+    PyObject *list = PySequence_List(lines);
+    if (list == NULL) return NULL;
+    int rc = 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(list); i++) {
+        PyObject *line = PyList_GET_ITEM(list, i);
+        if (PyBytes_CheckExact(line)) continue;
+        if (!PyObject_CheckBuffer(line)) {
+            PyErr_Format(PyExc_TypeError,
+                         "sequence item %zd: expected a bytes-like object, %.80s found",
+                         i, Py_TYPE(line)->tp_name);
+            rc = -1;
+            continue;
+        }
+        PyObject *copy = PyBytes_FromObject(line);
+        rc = copy == NULL ? -1 : PyList_SetItem(list, i, copy);
+    }
+    if (rc == 0) {
+        rc = tls_write_refused(self);
+    }
+    if (rc == 0) {
+        for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(list); i++) {
+            rc = tls_push(self, PyList_GET_ITEM(list, i));
+        }
+        if (rc == 0) {
+            rc = tls_queued(self);
+        }
+    }
+    Py_DECREF(list);
+    return tlswrite_none(rc);
+}
+
+PyObject *
+fl_tlswrite_append(PyObject *op, PyObject *data)
+{
+    return tlswrite_none(tls_push((FlTls *)op, data));
+}

@@ -1,0 +1,795 @@
+/* transport.c - what sockets, pipes and datagram endpoints have in common.
+ *
+ * Owns:   protocol, context, the descriptor or the object that owns it.
+ * Thread: the loop's own. */
+#include "io/transport.h"
+#include "base/errors.h"
+#include "io/reader.h"
+#include <errno.h>
+#include <unistd.h>
+
+enum {
+    TRANSPORT_HIGH_WATER = 64 * 1024,
+    TRANSPORT_LOST_WRITES = 5, /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+};
+
+FlTransport *
+fl_transport_alloc(PyTypeObject *type)
+{
+    /* tp_alloc of a subclass of asyncio's Python classes zeroes and tracks. */
+    return (FlTransport *)type->tp_alloc(type, 0);
+}
+
+int
+fl_transport_init(FlTransport *self, FlLoop *loop, const FlTransportKind *kind,
+                  FlWatcherCall call, int fd, PyObject *sock, PyObject *protocol,
+                  PyObject *context, PyObject *server)
+{
+    self->kind = kind;
+    self->flags = FL_TRANSPORT_CLOSED; /* until everything is in place */
+    self->high_water = TRANSPORT_HIGH_WATER;
+    self->low_water = TRANSPORT_HIGH_WATER / 4;
+    self->watcher = (FlWatcher){.fd = fd, .call = call, .owner = (PyObject *)self};
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (self->context == NULL) return -1;
+    if (fl_loop_check_closed(loop) < 0) return -1;
+
+    int buffered = PyObject_IsInstance(protocol, loop->st->buffered_protocol);
+    if (buffered < 0) return -1;
+    int code = fl_poll_own(&loop->poll, fd, (PyObject *)self);
+    if (code != 0) {
+        fl_errors_from_uv(-code);
+        return -1;
+    }
+    if (server != NULL) {
+#if FL_SERVER_ATTACH_TRANSPORT
+        PyObject *attached =
+            PyObject_CallMethodOneArg(server, loop->st->str__attach, (PyObject *)self);
+#else
+        PyObject *attached = PyObject_CallMethodNoArgs(server, loop->st->str__attach);
+#endif
+        if (attached == NULL) {
+            fl_poll_disown(&loop->poll, fd, (PyObject *)self);
+            return -1;
+        }
+        Py_DECREF(attached);
+    }
+    self->protocol = Py_NewRef(protocol);
+    self->server = Py_XNewRef(server);
+    self->sock = Py_XNewRef(sock);
+    self->flags = buffered ? FL_TRANSPORT_BUFFERED : 0;
+    return 0;
+}
+
+static int
+transport_call_soon(FlTransport *self, PyObject *name, PyObject *arg)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)self, name);
+    if (method == NULL) return -1;
+    int rc = fl_loop_call_soon(self->loop, method, &arg, arg != NULL, self->context);
+    Py_DECREF(method);
+    return rc;
+}
+
+int
+fl_transport_start(FlTransport *self, PyObject *waiter)
+{
+    FlState *st = self->loop->st;
+    PyObject *op = (PyObject *)self;
+    PyObject *made = PyObject_GetAttr(self->protocol, st->str_connection_made);
+    if (made == NULL) return -1;
+    int rc = fl_loop_call_soon(self->loop, made, &op, 1, self->context);
+    Py_DECREF(made);
+    if (rc < 0) return -1;
+    /* Reading begins only when connection_made() has been called. */
+    if (transport_call_soon(self, st->str__connection_made, NULL) < 0) return -1;
+    if (waiter == NULL || waiter == Py_None) return 0;
+
+    PyObject *wake =
+        PyObject_GetAttr(st->asyncio_futures, st->str__set_result_unless_cancelled);
+    if (wake == NULL) return -1;
+    PyObject *args[2] = {waiter, Py_None};
+    rc = fl_loop_call_soon(self->loop, wake, args, 2, self->context);
+    Py_DECREF(wake);
+    return rc;
+}
+
+PyObject *
+fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlTransport *self = (FlTransport *)op;
+    self->flags |= FL_TRANSPORT_STARTED;
+    if (fl_transport_watch(self) < 0 &&
+        fl_transport_fatal(self, "Fatal error on transport") < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+int
+fl_transport_watch(FlTransport *self)
+{
+    uint32_t events = self->flags & FL_TRANSPORT_CLOSED ? 0 : self->kind->wanted(self);
+    FlPoll *poll = &self->loop->poll;
+    if (events != 0 && fl_loop_check_closed(self->loop) < 0) return -1;
+    int code = fl_poll_set(poll, &self->watcher, events);
+    if (FL_UNLIKELY(code == EEXIST)) {
+        fl_reader_forget(self->loop, self->watcher.fd);
+        code = fl_poll_set(poll, &self->watcher, events);
+    }
+    if (FL_LIKELY(code == 0)) return 0;
+    fl_errors_from_uv(-code);
+    return -1;
+}
+
+bool
+fl_transport_enter(FlTransport *self)
+{
+    if (FL_LIKELY(PyContext_Enter(self->context) == 0)) return true;
+    PyErr_Clear();
+    return false;
+}
+
+void
+fl_transport_leave(FlTransport *self, bool entered)
+{
+    if (!entered) return;
+    if (FL_UNLIKELY(PyErr_Occurred() != NULL)) {
+        PyObject *exc = fl_compat_take_exception();
+        (void)PyContext_Exit(self->context);
+        fl_compat_set_exception(exc);
+    }
+    else if (PyContext_Exit(self->context) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+}
+
+int
+fl_transport_debug(FlTransport *self, const char *format)
+{
+    if (FL_LIKELY(!self->loop->debug)) return 0;
+    PyObject *logger = PyObject_GetAttr(self->loop->st->asyncio_base_events,
+                                        self->loop->st->str_logger);
+    if (logger == NULL) return -1;
+    PyObject *result = PyObject_CallMethod(logger, "debug", "sO", format, self);
+    Py_DECREF(logger);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_transport_debug_error(FlTransport *self, const char *message, PyObject *exc)
+{
+    FlState *st = self->loop->st;
+    int rc = -1;
+    PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
+    PyObject *method = logger == NULL ? NULL : PyObject_GetAttrString(logger, "debug");
+    PyObject *args = Py_BuildValue("(sOs)", "%r: %s", self, message);
+    PyObject *kwargs = Py_BuildValue("{s:O}", "exc_info", exc);
+    if (method != NULL && args != NULL && kwargs != NULL) {
+        PyObject *result = PyObject_Call(method, args, kwargs);
+        rc = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(method);
+    Py_XDECREF(logger);
+    return rc;
+}
+
+static int
+transport_fatal_exception(FlTransport *self, PyObject *exc, const char *message)
+{
+    FlState *st = self->loop->st;
+    int rc = 0;
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        rc = fl_errors_report_exception(st, (PyObject *)self->loop, message, exc,
+                                        st->str_transport, (PyObject *)self,
+                                        st->str_protocol, self->protocol);
+    }
+    else if (self->loop->debug) {
+        rc = fl_transport_debug_error(self, message, exc);
+    }
+    if (rc < 0) return -1;
+    return fl_transport_force_close(self, exc);
+}
+
+int
+fl_transport_fatal(FlTransport *self, const char *message)
+{
+    if (fl_errors_fatal()) return -1;
+    PyObject *exc = fl_compat_take_exception();
+    int rc = transport_fatal_exception(self, exc, message);
+    Py_DECREF(exc);
+    return rc;
+}
+
+int
+fl_transport_fatal_errno(FlTransport *self, int code, const char *message)
+{
+    PyObject *exc = fl_errors_new_os_error(code);
+    if (exc == NULL) return -1;
+    int rc = transport_fatal_exception(self, exc, message);
+    Py_DECREF(exc);
+    return rc;
+}
+
+/* Exception in callback <method>, and the handle that would have run it. */
+static int
+transport_report_callback(FlTransport *self, PyObject *name, PyObject *exc)
+{
+    FlState *st = self->loop->st;
+    PyObject *source = NULL, *message = NULL, *traceback = NULL;
+    FlHandle *handle = NULL;
+    int rc = -1;
+    PyObject *method = PyObject_GetAttr((PyObject *)self, name);
+    if (method == NULL) return -1;
+    handle = fl_handle_new(self->loop, st->handle_type, method, NULL, 0, self->context);
+    if (handle == NULL) goto done;
+    if (self->loop->debug) {
+        if (fl_handle_trace(handle) < 0) goto done;
+        traceback = PyObject_GetAttrString((PyObject *)handle, "_source_traceback");
+        if (traceback == NULL) goto done;
+    }
+    source = PyObject_CallFunctionObjArgs(st->format_callback_source, method,
+                                          st->empty_tuple, NULL);
+    if (source == NULL) goto done;
+    message = PyUnicode_FromFormat("Exception in callback %U", source);
+    if (message == NULL) goto done;
+    fl_compat_set_exception(Py_NewRef(exc));
+    rc = fl_errors_report(st, (PyObject *)self->loop, message, st->str_handle, handle,
+                          st->str_source_traceback, traceback, NULL);
+done:
+    Py_XDECREF(message);
+    Py_XDECREF(source);
+    Py_XDECREF(traceback);
+    Py_XDECREF((PyObject *)handle);
+    Py_DECREF(method);
+    return rc;
+}
+
+int
+fl_transport_callback_failed(FlTransport *self, PyObject *name)
+{
+    if (fl_errors_fatal()) return -1;
+    PyObject *exc = fl_compat_take_exception();
+    int rc = transport_report_callback(self, name, exc);
+    Py_DECREF(exc);
+    return rc;
+}
+
+PyObject *
+fl_transport_fatal_error(PyObject *op, PyObject *args)
+{
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTuple(args, "O|s:_fatal_error", &exc, &message)) return NULL;
+    if (transport_fatal_exception((FlTransport *)op, exc, message) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+int
+fl_transport_lose(FlTransport *self, PyObject *exc)
+{
+    if (self->conn_lost > 0) return 0;
+    self->conn_lost++;
+    return transport_call_soon(self, self->loop->st->str__call_connection_lost,
+                               exc != NULL ? exc : Py_None);
+}
+
+int
+fl_transport_force_close(FlTransport *self, PyObject *exc)
+{
+    if (self->conn_lost > 0) return 0;
+    self->kind->discard(self);
+    self->flags |= FL_TRANSPORT_CLOSING;
+    (void)fl_poll_set(&self->loop->poll, &self->watcher, 0);
+    return fl_transport_lose(self, exc);
+}
+
+PyObject *
+fl_transport_force_close_method(PyObject *op, PyObject *exc)
+{
+    if (fl_transport_force_close((FlTransport *)op, exc) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+int
+fl_transport_close(FlTransport *self)
+{
+    if (self->flags & FL_TRANSPORT_CLOSING) return 0;
+    self->flags |= FL_TRANSPORT_CLOSING;
+    if (fl_transport_watch(self) < 0) {
+        return fl_transport_fatal(self, "Fatal error on transport");
+    }
+    return self->kind->buffered(self) > 0 ? 0 : fl_transport_lose(self, NULL);
+}
+
+/* Makes everything known that the descriptor alone can tell. */
+static void
+transport_keep_names(FlTransport *self)
+{
+    if (self->sock != NULL &&
+        PyObject_AsFileDescriptor(self->sock) != self->watcher.fd) {
+        PyErr_Clear();
+        return; /* closed behind our back: the number may be a stranger's */
+    }
+    PyObject *args = PyTuple_Pack(1, self->loop->st->str_sockname);
+    PyObject *value =
+        args == NULL ? NULL : fl_transport_get_extra_info((PyObject *)self, args, NULL);
+    if (value == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(value);
+    Py_XDECREF(args);
+}
+
+void
+fl_transport_release(FlTransport *self)
+{
+    if (self->flags & FL_TRANSPORT_CLOSED) return;
+    if (self->kind->release != NULL) {
+        self->kind->release(self);
+    }
+    FlPoll *poll = &self->loop->poll;
+    int fd = self->watcher.fd;
+    transport_keep_names(self);
+    (void)fl_poll_set(poll, &self->watcher, 0);
+    fl_poll_disown(poll, fd, (PyObject *)self);
+    self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
+    if (self->sock == NULL) {
+        close(fd);
+        return;
+    }
+    PyObject *sock = self->sock;
+    self->sock = NULL;
+    PyObject *closed = PyObject_CallMethodNoArgs(sock, self->loop->st->str_close);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(closed);
+    Py_DECREF(sock);
+}
+
+static void
+transport_detach(FlTransport *self)
+{
+    PyObject *server = self->server;
+    self->server = NULL;
+    if (server == NULL) return;
+#if FL_SERVER_ATTACH_TRANSPORT
+    PyObject *result = PyObject_CallMethodOneArg(server, self->loop->st->str__detach,
+                                                 (PyObject *)self);
+#else
+    PyObject *result = PyObject_CallMethodNoArgs(server, self->loop->st->str__detach);
+#endif
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(server);
+}
+
+PyObject *
+fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
+{
+    FlTransport *self = (FlTransport *)op;
+    PyObject *protocol = self->protocol;
+    if (protocol == NULL) Py_RETURN_NONE;
+    PyObject *result =
+        PyObject_CallMethodOneArg(protocol, self->loop->st->str_connection_lost, exc);
+    PyObject *raised = result == NULL ? fl_compat_take_exception() : NULL;
+    Py_XDECREF(result);
+
+    fl_transport_release(self);
+    self->kind->unbind(self);
+    Py_CLEAR(self->protocol);
+    transport_detach(self);
+    if (self->kind->lost != NULL && self->kind->lost(self, exc) < 0) {
+        Py_XDECREF(raised);
+        return NULL;
+    }
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Calls the protocol's method; what it raises is reported with message. */
+static int
+transport_flow_call(FlTransport *self, PyObject *name, const char *message)
+{
+    if (self->protocol == NULL) return 0;
+    FlState *st = self->loop->st;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
+    int rc = 0;
+    if (result == NULL) {
+        if (fl_errors_fatal()) {
+            rc = -1;
+        }
+        else {
+            PyObject *exc = fl_compat_take_exception();
+            rc = fl_errors_report_exception(st, (PyObject *)self->loop, message, exc,
+                                            st->str_transport, (PyObject *)self,
+                                            st->str_protocol, protocol);
+            Py_DECREF(exc);
+        }
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    return rc;
+}
+
+int
+fl_transport_maybe_pause(FlTransport *self)
+{
+    if (self->kind->buffered(self) <= self->high_water) return 0;
+    if (self->flags & FL_TRANSPORT_PROTOCOL_PAUSED) return 0;
+    self->flags |= FL_TRANSPORT_PROTOCOL_PAUSED;
+    return transport_flow_call(self, self->loop->st->str_pause_writing,
+                               "protocol.pause_writing() failed");
+}
+
+int
+fl_transport_maybe_resume(FlTransport *self)
+{
+    if (!(self->flags & FL_TRANSPORT_PROTOCOL_PAUSED)) return 0;
+    if (self->kind->buffered(self) > self->low_water) return 0;
+    self->flags &= ~(unsigned)FL_TRANSPORT_PROTOCOL_PAUSED;
+    return transport_flow_call(self, self->loop->st->str_resume_writing,
+                               "protocol.resume_writing() failed");
+}
+
+int
+fl_transport_write_lost(FlTransport *self, const char *warning)
+{
+    if (self->conn_lost >= TRANSPORT_LOST_WRITES) {
+        FlState *st = self->loop->st;
+        PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
+        if (logger == NULL) return -1;
+        PyObject *text = PyUnicode_FromString(warning);
+        PyObject *result =
+            text == NULL ? NULL
+                         : PyObject_CallMethodOneArg(logger, st->str_warning, text);
+        Py_XDECREF(text);
+        Py_DECREF(logger);
+        if (result == NULL) return -1;
+        Py_DECREF(result);
+    }
+    self->conn_lost++;
+    return 0;
+}
+
+PyObject *
+fl_transport_refuse_data(PyObject *data)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(data));
+    if (name == NULL) return NULL;
+    PyErr_Format(PyExc_TypeError, FL_WRITE_TYPE_ERROR, name);
+    Py_DECREF(name);
+    return NULL;
+}
+
+PyObject *
+fl_transport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"high", "low", NULL};
+    PyObject *high = Py_None, *low = Py_None;
+    FlTransport *self = (FlTransport *)op;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names,
+                                     &high, &low)) {
+        return NULL;
+    }
+    /* asyncio's arithmetic, which takes any number, and sets the two attributes. */
+    PyObject *set =
+        PyObject_CallMethod(self->loop->st->transport_base, "_set_write_buffer_limits",
+                            "OOO", op, high, low);
+    if (set == NULL) return NULL;
+    Py_DECREF(set);
+    if (fl_transport_maybe_pause(self) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyObject *
+fl_transport_get_write_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlTransport *self = (FlTransport *)op;
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->low_water,
+                         (Py_ssize_t)self->high_water);
+}
+
+PyObject *
+fl_transport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((FlTransport *)op)->flags & FL_TRANSPORT_CLOSING);
+}
+
+PyObject *
+fl_transport_get_protocol(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *protocol = ((FlTransport *)op)->protocol;
+    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+}
+
+PyObject *
+fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames)
+{
+    FlTransport *self = (FlTransport *)op;
+    PyObject *protocol =
+        fl_callargs_one("set_protocol", "protocol", args, nargs, kwnames);
+    if (protocol == NULL) return NULL;
+    int buffered = PyObject_IsInstance(protocol, self->loop->st->buffered_protocol);
+    if (buffered < 0) return NULL;
+    if (buffered) {
+        self->flags |= FL_TRANSPORT_BUFFERED;
+    }
+    else {
+        self->flags &= ~(unsigned)FL_TRANSPORT_BUFFERED;
+    }
+    self->kind->unbind(self);
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+PyObject *
+fl_transport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlTransport *self = (FlTransport *)op;
+    if (self->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
+    self->flags |= FL_TRANSPORT_PAUSED;
+    if (fl_transport_watch(self) < 0) return NULL;
+    if (fl_transport_debug(self, "%r pauses reading") < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyObject *
+fl_transport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlTransport *self = (FlTransport *)op;
+    if ((self->flags & FL_TRANSPORT_CLOSING) || !(self->flags & FL_TRANSPORT_PAUSED)) {
+        Py_RETURN_NONE;
+    }
+    self->flags &= ~(unsigned)FL_TRANSPORT_PAUSED;
+    if (fl_transport_watch(self) < 0) return NULL;
+    if (fl_transport_debug(self, "%r resumes reading") < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyObject *
+fl_transport_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    unsigned flags = ((FlTransport *)op)->flags;
+    return PyBool_FromLong(!(flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)));
+}
+
+PyObject *
+fl_transport_extra(FlTransport *self)
+{
+    if (self->extra == NULL) {
+        self->extra = PyDict_New();
+    }
+    return self->extra;
+}
+
+PyObject *
+fl_transport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "default", NULL};
+    FlTransport *self = (FlTransport *)op;
+    PyObject *name, *fallback = Py_None, *value;
+    if (kwargs == NULL && PyTuple_GET_SIZE(args) == 1) {
+        name = PyTuple_GET_ITEM(args, 0);
+    }
+    else if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names,
+                                          &name, &fallback)) {
+        return NULL;
+    }
+    PyObject *extra = fl_transport_extra(self);
+    if (extra == NULL) return NULL;
+    int found = fl_compat_dict_get(extra, name, &value);
+    if (found < 0) return NULL;
+    if (found) return value;
+    if (self->kind->make_extra != NULL && PyUnicode_CheckExact(name)) {
+        value = self->kind->make_extra(self, name);
+        if (value == NULL && PyErr_Occurred()) return NULL;
+        if (value != NULL) {
+            if (PyDict_SetItem(extra, name, value) == 0) return value;
+            Py_DECREF(value);
+            return NULL;
+        }
+    }
+    return Py_NewRef(fallback);
+}
+
+int
+fl_transport_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    FlTransport *self = (FlTransport *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->dict);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(self->mixin); i++) {
+        Py_VISIT(self->mixin[i]);
+    }
+    Py_VISIT((PyObject *)self->loop);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->context);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->server);
+    return 0;
+}
+
+int
+fl_transport_clear(PyObject *op)
+{
+    FlTransport *self = (FlTransport *)op;
+    if (self->loop != NULL) {
+        fl_transport_release(self);
+    }
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->dict);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(self->mixin); i++) {
+        Py_CLEAR(self->mixin[i]);
+    }
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->server);
+    return 0;
+}
+
+void
+fl_transport_warn_unclosed(PyObject *op)
+{
+    PyObject *pending = fl_compat_take_exception();
+    if (PyErr_ResourceWarning(op, 1, "unclosed transport %R", op) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_Warning)) {
+            PyErr_WriteUnraisable(op);
+        }
+        PyErr_Clear();
+    }
+    if (pending != NULL) {
+        fl_compat_set_exception(pending);
+    }
+}
+
+void
+fl_transport_finalize(PyObject *op)
+{
+    FlTransport *self = (FlTransport *)op;
+    if (self->flags & FL_TRANSPORT_CLOSED) return;
+    fl_transport_warn_unclosed(op);
+    PyObject *pending = fl_compat_take_exception();
+    fl_transport_release(self);
+    if (pending != NULL) {
+        fl_compat_set_exception(pending);
+    }
+}
+
+void
+fl_transport_dealloc(PyObject *op, inquiry clear)
+{
+    FlTransport *self = (FlTransport *)op;
+    PyTypeObject *tp = Py_TYPE(op);
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) return;
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    (void)clear(op);
+    PyMem_Free(self->peer);
+    Py_CLEAR(self->loop);
+    tp->tp_free(op);
+    Py_DECREF(tp);
+}
+
+PyMemberDef fl_transport_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
+    {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
+    {"_protocol", T_OBJECT, offsetof(FlTransport, protocol), READONLY, NULL},
+    {"_server", T_OBJECT, offsetof(FlTransport, server), READONLY, NULL},
+    {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyObject *
+fl_transport_get_flag(PyObject *op, void *closure)
+{
+    return PyBool_FromLong(((FlTransport *)op)->flags & (unsigned)(uintptr_t)closure);
+}
+
+PyObject *
+fl_transport_get_fd(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(((FlTransport *)op)->watcher.fd);
+}
+
+PyObject *
+fl_transport_get_size(PyObject *op, void *closure)
+{
+    return PyLong_FromSize_t(*(size_t *)((char *)op + (uintptr_t)closure));
+}
+
+int
+fl_transport_set_size(PyObject *op, PyObject *value, void *closure)
+{
+    size_t *size = (size_t *)((char *)op + (uintptr_t)closure);
+    PyObject *whole = value == NULL ? NULL : PyNumber_Long(value); /* rounded down */
+    size_t number = whole == NULL ? (size_t)-1 : PyLong_AsSize_t(whole);
+    Py_XDECREF(whole);
+    if (number > PY_SSIZE_T_MAX) {
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
+        PyErr_Clear();
+        number = PY_SSIZE_T_MAX;
+    }
+    *size = number;
+    return 0;
+}
+
+PyObject *
+fl_transport_get_extra(PyObject *op, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(fl_transport_extra((FlTransport *)op));
+}
+
+int
+fl_transport_check_free(FlLoop *loop, int fd)
+{
+    PyObject *other = fl_poll_transport(&loop->poll, fd);
+    if (other == NULL || (((FlTransport *)other)->flags & FL_TRANSPORT_CLOSING))
+        return 0;
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
+                 other);
+    return -1;
+}
+
+void
+fl_transport_abandon(FlTransport *self)
+{
+    PyObject *raised = fl_compat_take_exception();
+    fl_poll_disown(&self->loop->poll, self->watcher.fd, (PyObject *)self);
+    self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
+    self->conn_lost++;
+    Py_CLEAR(self->sock);
+    transport_detach(self);
+    fl_compat_set_exception(raised);
+}
+
+/* What asyncio's transports read at most, for those who look. 0 or -1. */
+static int
+transport_set_max_size(PyTypeObject *type)
+{
+    PyObject *size = PyLong_FromLong(FL_SLAB_SIZE);
+    if (size == NULL) return -1;
+    int rc = PyObject_SetAttrString((PyObject *)type, "max_size", size);
+    Py_DECREF(size);
+    return rc;
+}
+
+PyTypeObject *
+fl_transport_make_type(PyObject *module, PyType_Spec *spec, PyObject *bases)
+{
+    PyObject *base = PyTuple_Check(bases) ? PyTuple_GET_ITEM(bases, 0) : bases;
+    /* Our struct begins with the base's: a header, the slot _extra, those of the mixin.
+     */
+    size_t size = (size_t)((PyTypeObject *)base)->tp_basicsize;
+    if (size != offsetof(FlTransport, mixin) &&
+        size != offsetof(FlTransport, weakrefs)) {
+        PyErr_Format(PyExc_ImportError,
+                     "fastloop does not support this Python: %R has another layout",
+                     base);
+        return NULL;
+    }
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+    if (type != NULL &&
+        (transport_set_max_size(type) < 0 || PyModule_AddType(module, type) < 0)) {
+        Py_CLEAR(type);
+    }
+    return type;
+}

@@ -1,0 +1,68 @@
+"""A fast and faithful asyncio event loop.
+
+The shortest way in is ``fastloop.run(main())`` where a program says
+``asyncio.run(main())``. ``python -m fastloop script.py`` runs a program as it is.
+
+Importing this package imports neither asyncio nor the native core: the names below
+come when they are first used, so that a test run which does not ask for fastloop does
+not pay for having it installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._core import libuv_version
+    from ._loop import Loop
+    from ._policy import EventLoopPolicy as EventLoopPolicy
+    from ._run import install, new_event_loop, run
+
+__all__ = [
+    "Loop",
+    "__version__",
+    "install",
+    "libuv_version",
+    "new_event_loop",
+    "run",
+]
+if sys.version_info < (3, 14):  # as in asyncio, whose policies are deprecated there
+    __all__ += ["EventLoopPolicy"]
+
+_HOMES = {
+    "EventLoopPolicy": "_policy",
+    "Loop": "_loop",
+    "install": "_run",
+    "libuv_version": "_core",
+    "new_event_loop": "_run",
+    "run": "_run",
+}
+
+
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        if name == "EventLoopPolicy" and sys.version_info >= (3, 14):
+            import warnings
+
+            warnings.warn(
+                f"'{__name__}.{name}' is deprecated and slated for removal "
+                "in Python 3.16",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        else:
+            globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

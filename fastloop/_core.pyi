@@ -1,0 +1,140 @@
+"""Types of the native half; what asyncio's classes declare is as they declare it."""
+
+import asyncio
+from collections.abc import Callable
+from socket import socket
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+def libuv_version() -> str:
+    """Return the version of libuv in use, as '1.44.2'."""
+
+@disjoint_base
+class Handle(asyncio.Handle):
+    """A callback that was scheduled; see asyncio.Handle."""
+
+@final
+class TimerHandle(asyncio.TimerHandle):
+    """A callback that is due at a time; see asyncio.TimerHandle."""
+
+@final
+class JobQueue:
+    """The queue between a loop and the threads of its default executor."""
+
+    needed: bool
+    room: int
+
+    def __new__(
+        cls,
+        run_item: Callable[[Any], object],
+        hand_over: Callable[[asyncio.Future[Any], bool, Any], object],
+        submit: Callable[..., object],
+        /,
+    ) -> JobQueue: ...
+    def serve(self) -> None:
+        """Run items until a None comes."""
+
+    def put(self, item: object, /) -> None:
+        """Queue an item; None ends a worker."""
+
+    def get_nowait(self) -> Any:
+        """Take an item; queue.Empty without one."""
+
+    def qsize(self) -> int:
+        """Return how many items wait."""
+
+    def empty(self) -> bool:
+        """Return True if no item waits."""
+
+@disjoint_base
+class Loop(asyncio.BaseEventLoop):
+    """The native half of fastloop.Loop."""
+
+    _closed: bool
+    _debug: bool
+    _stopping: bool
+    _thread_id: int | None
+    _current_handle: asyncio.Handle | None
+
+    def _run(self) -> None: ...
+    def _run_once(self) -> None: ...
+    def _release(self) -> None: ...
+    def _check_closed(self) -> None: ...
+    def _check_thread(self) -> None: ...
+    def _watch_wakeup_fd(self, fd: int, /) -> None: ...
+    def _write_to_self(self) -> None: ...
+    def _open_literal(
+        self, host: str | None, port: int | None, /
+    ) -> tuple[socket, Any] | None: ...
+    def _resolve_literal(
+        self,
+        host: Any,
+        port: Any,
+        family: int,
+        type: int,
+        proto: int,
+        flags: int,
+        /,
+    ) -> list[Any] | None: ...
+    def _has_transport(self, fd: int, /) -> bool: ...
+    def _stop_listening(self, sock: socket, /) -> None: ...
+    _add_reader: Callable[..., None]
+    _add_writer: Callable[..., None]
+    _remove_reader: Callable[[Any], bool]
+    _remove_writer: Callable[[Any], bool]
+    _make_socket_transport: Callable[..., SocketTransport]
+    _make_tls: Callable[..., SSLTransport]
+    _make_datagram_transport: Callable[..., DatagramTransport]
+    _make_read_pipe_transport: Callable[..., ReadPipeTransport]
+    _make_write_pipe_transport: Callable[..., WritePipeTransport]
+    _start_serving: Callable[..., None]
+
+@final
+class SocketTransport(asyncio.Transport):
+    """A transport over a connected stream socket."""
+
+    max_size: int
+
+@final
+class SSLTransport(asyncio.Transport):
+    """A TLS transport over another transport."""
+
+    max_size: int
+
+    def set_read_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
+        """Set the marks, in bytes, for pausing the transport below."""
+
+    def get_read_buffer_limits(self) -> tuple[int, int]:
+        """Return (low, high), in bytes."""
+
+    def get_read_buffer_size(self) -> int:
+        """Return how many bytes wait, as the peer sent them."""
+
+    # A protocol of the transport below.
+    def connection_made(self, transport: asyncio.BaseTransport, /) -> None: ...
+    def connection_lost(self, exc: BaseException | None, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
+    def eof_received(self) -> bool: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+@final
+class ReadPipeTransport(asyncio.ReadTransport):
+    """A transport over the reading end of a pipe."""
+
+    max_size: int
+
+@final
+class WritePipeTransport(asyncio.Transport):
+    """A transport over the writing end of a pipe."""
+
+    max_size: int
+
+@final
+class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
+    """A transport over a datagram socket."""
+
+    max_size: int

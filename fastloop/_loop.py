@@ -1,0 +1,219 @@
+"""The event loop: a native core over asyncio's own code.
+
+What runs once per callback, timer, packet or connection is ``_core.Loop``'s, in C.
+What runs once per loop, server or connection attempt is ``asyncio.BaseEventLoop``'s,
+so that keywords, checks and messages are exactly those of the running Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from asyncio import events
+from collections.abc import Callable
+from typing import TypeVarTuple
+
+from . import _core
+from ._base import BaseLoop
+from ._dns import DnsMixin
+from ._subprocess import SubprocessMixin
+from ._tls import TlsMixin
+from ._transports import TransportMixin
+from ._unix import UnixMixin
+
+_Args = TypeVarTuple("_Args")
+
+
+class Loop(
+    _core.Loop,
+    DnsMixin,
+    SubprocessMixin,
+    TlsMixin,
+    TransportMixin,
+    UnixMixin,
+    BaseLoop,
+):
+    """An asyncio event loop on native I/O.
+
+    It has every method of ``asyncio.SelectorEventLoop`` on this Python, with the same
+    keywords, errors and messages.
+    """
+
+    _ssock: socket.socket | None = None
+    _csock: socket.socket | None = None
+    _outer_wakeup_fd: int = -1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signal_handlers: dict[int, asyncio.Handle] = {}
+        self._unix_server_sockets = {}
+        self._pidfds = {}
+        self._watcher_init()
+
+    # -- running ---------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        try:
+            self._run_forever_setup()
+            self._run()
+        finally:
+            self._run_forever_cleanup()
+
+    def _run_forever_setup(self) -> None:
+        if _BASE_HAS_SETUP:
+            super()._run_forever_setup()
+        else:
+            self._set_coroutine_origin_tracking(self._debug)
+            self._old_agen_hooks = sys.get_asyncgen_hooks()
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,
+                finalizer=self._asyncgen_finalizer_hook,
+            )
+            events._set_running_loop(self)
+        self._wakeup_install()
+
+    def _run_forever_cleanup(self) -> None:
+        try:
+            self._wakeup_uninstall()
+        finally:  # also where memory is out: a loop must not seem to run for ever
+            if _BASE_HAS_SETUP:
+                super()._run_forever_cleanup()
+            else:
+                self._stopping = False
+                self._thread_id = None
+                events._set_running_loop(None)
+                self._set_coroutine_origin_tracking(False)
+                hooks = self.__dict__.pop("_old_agen_hooks", None)
+                if hooks is not None:
+                    sys.set_asyncgen_hooks(*hooks)
+
+    def close(self) -> None:
+        """Close the loop: drop what is scheduled, close its descriptors."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        handlers = list(self._signal_handlers)
+        super().close()
+        try:
+            if not sys.is_finalizing():
+                for sig in handlers:
+                    self.remove_signal_handler(sig)
+            elif handlers:
+                warnings.warn(
+                    f"Closing the loop {self!r} on interpreter shutdown stage, "
+                    "skipping signal handlers removal",
+                    ResourceWarning,
+                    stacklevel=1,
+                    source=self,
+                )
+                self._signal_handlers.clear()
+        finally:
+            self._close_pidfds()
+            self._release()
+            self._wakeup_close()
+
+    # -- signals ---------------------------------------------------------------------
+
+    def _wakeup_pair(self) -> None:
+        """Make the socket pair that signal.set_wakeup_fd() writes to."""
+        if self._csock is not None:
+            return
+        ssock, csock = socket.socketpair()
+        ssock.setblocking(False)
+        csock.setblocking(False)
+        self._watch_wakeup_fd(ssock.fileno())
+        self._ssock, self._csock = ssock, csock
+
+    def _wakeup_close(self) -> None:
+        ssock, csock = self._ssock, self._csock
+        self._ssock = self._csock = None
+        if ssock is not None:
+            ssock.close()
+        if csock is not None:
+            _wakeup_fds.discard(csock.fileno())
+            csock.close()
+
+    def _wakeup_install(self) -> None:
+        """While the loop runs in the main thread, signals wake it up."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._wakeup_pair()
+        assert self._csock is not None
+        try:
+            outer = signal.set_wakeup_fd(
+                self._csock.fileno(), warn_on_full_buffer=False
+            )
+        except ValueError:
+            return  # the main thread of a subinterpreter
+        _wakeup_fds.add(self._csock.fileno())
+        self._outer_wakeup_fd = -1 if outer == self._csock.fileno() else outer
+
+    def _wakeup_uninstall(self) -> None:
+        if self._csock is None or (
+            threading.current_thread() is not threading.main_thread()
+        ):
+            return
+        if self._signal_handlers:
+            return  # a signal between two runs is for the next run, as in asyncio
+        outer, self._outer_wakeup_fd = self._outer_wakeup_fd, -1
+        # Not in a subinterpreter, nor for a descriptor that was closed meanwhile.
+        with contextlib.suppress(ValueError, OSError):
+            signal.set_wakeup_fd(outer)
+
+    def _process_self_data(self, data: bytes) -> None:
+        if self._outer_wakeup_fd != -1:
+            # Whoever set the wake-up descriptor before us is owed the numbers, too.
+            with contextlib.suppress(OSError):
+                os.write(self._outer_wakeup_fd, data)
+        super()._process_self_data(data)
+
+    def add_signal_handler(
+        self,
+        sig: int,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
+    ) -> None:
+        """Call callback(*args) in the loop when the signal arrives."""
+        if not self.is_closed():
+            self._wakeup_pair()
+        super().add_signal_handler(sig, callback, *args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Return True if there was a handler, which is gone now."""
+        removed: bool = super().remove_signal_handler(sig)
+        if removed and self.is_running() and not self._signal_handlers:
+            # asyncio's code has just taken the wake-up descriptor down.
+            outer = self._outer_wakeup_fd
+            self._wakeup_install()
+            self._outer_wakeup_fd = outer
+        return removed
+
+
+_wakeup_fds: set[int] = set()
+
+
+def _after_fork_in_child() -> None:
+    """A child's signals are not for the parent's loop."""
+    if not _wakeup_fds:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        fd = signal.set_wakeup_fd(-1)
+        if fd not in _wakeup_fds and fd != -1:
+            signal.set_wakeup_fd(fd)
+    _wakeup_fds.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+_BASE_HAS_SETUP = hasattr(asyncio.BaseEventLoop, "_run_forever_setup")

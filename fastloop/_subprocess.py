@@ -1,0 +1,185 @@
+"""Subprocesses: asyncio's transport over subprocess.Popen, exits by pidfd.
+
+Python's own Popen runs the child, so every keyword works and a large parent does not
+slow it down. A pidfd becomes readable when the child has exited: no signal handler, no
+thread, any loop in any thread, and no child watcher of the policy has to be attached. A
+child watcher that the program chose, where Python has them, is asked all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from asyncio import events, unix_events
+from asyncio.log import logger
+from typing import Any
+
+from ._base import MixinBase
+
+_REAPED_ELSEWHERE = 255
+"""The exit status of a child that somebody else waited for, as in asyncio."""
+
+
+_Unix: Any = unix_events
+_UNIX_LOOP: Any = _Unix._UnixSelectorEventLoop
+_events: Any = events
+
+_LOOPS_HAVE_WATCHERS = not hasattr(unix_events, "AbstractChildWatcher")
+"""Since Python 3.14, where policies have none any more."""
+
+_THREADED: tuple[Any, ...] = ()
+if _LOOPS_HAVE_WATCHERS:
+    _THREADED = (_Unix._ThreadedChildWatcher,)
+
+
+class SubprocessMixin(MixinBase):
+    """The hook that BaseEventLoop.subprocess_exec() and subprocess_shell() call."""
+
+    _pidfds: dict[int, int]
+    _add_reader: Any  # native
+    _remove_reader: Any  # native
+    _watcher: Any = None
+    _child_watcher_callback = _UNIX_LOOP._child_watcher_callback
+
+    def _watcher_init(self) -> None:
+        if _LOOPS_HAVE_WATCHERS:
+            pidfd = _Unix.can_use_pidfd()
+            self._watcher = (
+                _Unix._PidfdChildWatcher() if pidfd else _Unix._ThreadedChildWatcher()
+            )
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: asyncio.BaseProtocol,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> asyncio.SubprocessTransport:
+        if _watcher_of_program() is not None:
+            return await _UNIX_LOOP._make_subprocess_transport(  # type: ignore[no-any-return]
+                self,
+                protocol,
+                args,
+                shell,
+                stdin,
+                stdout,
+                stderr,
+                bufsize,
+                extra=extra,
+                **kwargs,
+            )
+        waiter = self.create_future()
+        transport: Any = unix_events._UnixSubprocessTransport(  # type: ignore[attr-defined]
+            self,
+            protocol,
+            args,
+            shell,
+            stdin,
+            stdout,
+            stderr,
+            bufsize,
+            waiter=waiter,
+            extra=extra,
+            **kwargs,
+        )
+        self._watch_child(transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            end = transport._wait()
+            await (asyncio.shield(end) if _LOOPS_HAVE_WATCHERS else end)
+            raise
+        return transport  # type: ignore[no-any-return]
+
+    def _watch_child(self, transport: Any) -> None:
+        pid = transport.get_pid()
+        pidfd = -1
+        try:
+            if isinstance(self._watcher, _THREADED):
+                raise OSError  # this system has no pidfds, says asyncio
+            pidfd = os.pidfd_open(pid)
+            self._add_reader(pidfd, self._child_exited, transport, pid)
+        except (AttributeError, OSError, RuntimeError):
+            # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
+            # number that a transport has whose descriptor the program closed.
+            if pidfd != -1:
+                os.close(pidfd)
+            if _LOOPS_HAVE_WATCHERS:
+                if not isinstance(self._watcher, _THREADED):
+                    self._watcher = _Unix._ThreadedChildWatcher()
+                self._watcher.add_child_handler(
+                    pid, self._child_watcher_callback, transport
+                )
+                return
+            threading.Thread(
+                target=self._wait_for_child,
+                args=(transport, pid),
+                name=f"waitpid-{pid}",
+                daemon=True,
+            ).start()
+            return
+        self._pidfds[pid] = pidfd
+
+    def _child_exited(self, transport: Any, pid: int) -> None:
+        self._forget_pidfd(pid)
+        self._child_watcher_callback(pid, _reap(transport._proc, pid), transport)
+
+    def _wait_for_child(self, transport: Any, pid: int) -> None:
+        """Wait in a thread of its own, where there are no pidfds."""
+        status = _reap(transport._proc, pid)
+        try:
+            self._child_watcher_callback(pid, status, transport)
+        except RuntimeError:
+            logger.warning("Loop %r that handles pid %r is closed", self, pid)
+
+    def _forget_pidfd(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid, None)
+        if pidfd is not None:
+            self._remove_reader(pidfd)
+            os.close(pidfd)
+
+    def _close_pidfds(self) -> None:
+        for pid in list(self._pidfds):
+            with contextlib.suppress(OSError):
+                self._forget_pidfd(pid)
+
+
+def _watcher_of_program() -> Any:
+    """Return the child watcher that the program chose, up to Python 3.13, or None.
+
+    Those that asyncio comes with and that do as we do are none of a program's choice.
+    """
+    if _LOOPS_HAVE_WATCHERS:
+        return None
+    watcher = getattr(_events._event_loop_policy, "_watcher", None)
+    own = (_Unix.PidfdChildWatcher, _Unix.ThreadedChildWatcher)
+    return None if type(watcher) in own else watcher
+
+
+def _reap(process: Any, pid: int) -> int:
+    """Return the exit status of a child, negative for a signal; waits for its end."""
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        if process is not None and process.returncode is not None:
+            return int(process.returncode)  # by Popen.poll(), in Popen.send_signal()
+        logger.warning(
+            "child process pid %d exit status already read: "
+            " will report returncode 255",
+            pid,
+        )
+        return _REAPED_ELSEWHERE
+    try:
+        return os.waitstatus_to_exitcode(status)
+    except ValueError:
+        return status

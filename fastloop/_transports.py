@@ -1,0 +1,182 @@
+"""Hooks of the loop that make, upgrade and borrow transports, where that is cold."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+import stat
+import weakref
+from asyncio import selector_events
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from ._base import BaseLoop, MixinBase
+
+# From Python 3.15 on they are handed down from create_connection().
+_TRANSPORTS_HAVE_CONTEXT = (
+    "context" in BaseLoop._create_connection_transport.__code__.co_varnames
+)
+
+
+class TransportMixin(MixinBase):
+    """What asyncio's selector loop does with a selector or with super()."""
+
+    _unix_server_sockets: dict[socket.socket, int]
+    _make_socket_transport: Any  # native
+    _has_transport: Any  # native
+    _open_literal: Any  # native
+    _stop_listening: Any  # native
+
+    def _make_foreign_transport(
+        self,
+        sock: Any,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        context: Any = None,
+    ) -> Any:
+        """Serve what has recv() and send() of its own with asyncio's transport."""
+        vars(self).setdefault("_transports", weakref.WeakValueDictionary())
+        options = {} if context is None else {"context": context}
+        return selector_events._SelectorSocketTransport(  # type: ignore[attr-defined]
+            self, sock, protocol, waiter, extra, server, **options
+        )
+
+    if not TYPE_CHECKING:  # its overloads are asyncio's
+
+        @functools.wraps(BaseLoop.create_connection)
+        async def create_connection(
+            self,
+            protocol_factory: Any,
+            host: Any = None,
+            port: Any = None,
+            **options: Any,
+        ) -> Any:
+            # To a literal address, without options: what asyncio would come to do.
+            general = options or _TRANSPORTS_HAVE_CONTEXT
+            found = None if general else self._open_literal(host, port)
+            if found is None:
+                return await super().create_connection(
+                    protocol_factory, host, port, **options
+                )
+            sock, address = found
+            try:
+                await self.sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+            return await self._create_connection_transport(
+                sock, protocol_factory, None, None
+            )
+
+    async def _create_connection_transport(
+        self,
+        sock: socket.socket,
+        protocol_factory: Any,
+        ssl: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Close a socket that no transport came to own, as Python 3.14 does."""
+        try:
+            if ssl or "context" in kwargs:
+                return await super()._create_connection_transport(
+                    sock, protocol_factory, ssl, *args, **kwargs
+                )
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_socket_transport(sock, protocol, waiter)
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                raise
+            return transport, protocol
+        except BaseException:
+            fd = sock.fileno()
+            if not isinstance(fd, int) or (fd != -1 and not self._has_transport(fd)):
+                sock.close()
+            raise
+
+    # AbstractEventLoop lists reuse_address, which the loops refuse since Python 3.11.
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Any,
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> Any:
+        """Create a datagram endpoint; see asyncio's of the same name."""
+        failed: list[BaseException] = []
+
+        def factory() -> Any:
+            # asyncio would leave the socket to the garbage collector.
+            try:
+                return protocol_factory()
+            except Exception as exc:
+                failed.append(exc)
+                return asyncio.DatagramProtocol()
+
+        transport, protocol = await super().create_datagram_endpoint(
+            factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+        if failed:
+            transport.abort()
+            raise failed.pop()
+        return transport, protocol
+
+    async def _sendfile_native(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        try:
+            # Also lends the descriptor, so that add_writer() takes it.
+            await transp._make_empty_waiter()
+            return await self.sock_sendfile(
+                transp._sock, file, offset, count, fallback=False
+            )
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = sock.getsockname() if inode is not None else None
+        self._stop_listening(sock)
+        sock.close()
+        if path:
+            _unlink_own_socket(path, inode)
+
+
+def _unlink_own_socket(path: str, inode: int | None) -> None:
+    """Remove the file of a Unix socket, unless another has taken its place."""
+    try:
+        found = os.stat(path)
+        if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        logger.error("Unable to unlink listening UNIX socket %r: %r", path, exc)

@@ -1,0 +1,309 @@
+"""IPython, Jupyter, monitors, tracers, debuggers and profilers at a running loop."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from conftest import TIMEOUT
+
+
+def test_ipython_awaits(program, loop_name, tmp_path):
+    code = textwrap.dedent(
+        """
+        import asyncio
+        async def name():
+            await asyncio.sleep(0.001)
+            return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        print("loop:", await name())
+        print("results:", await asyncio.gather(*(asyncio.sleep(0, n) for n in range(3))))
+        print("thread:", await asyncio.to_thread(int))
+        """
+    )
+    file = tmp_path / "code.ipy"
+    file.write_text(code)
+    env = {"IPYTHONDIR": str(tmp_path)}
+    ran = program(
+        "-m",
+        "IPython",
+        "--no-banner",
+        "--colors=NoColor",
+        "--quick",
+        str(file),
+        env=env,
+    )
+    output = ran.wait()
+    assert f"loop: {loop_name}" in output
+    assert "results: [0, 1, 2]" in output
+    assert "thread: 0" in output
+
+
+def test_jupyter_kernel(loop_name, tmp_path):
+    """A kernel whose loop is fastloop executes, awaits, and keeps tasks alive."""
+    jupyter_client = pytest.importorskip("jupyter_client")
+    from conftest import python_command
+
+    options = ["-m", "fastloop"] if loop_name == "fastloop" else []
+    env = {"IPYTHONDIR": str(tmp_path), "JUPYTER_PLATFORM_DIRS": "1"}
+    command, keywords = python_command(
+        *options, "-m", "ipykernel_launcher", "-f", "{connection_file}", env=env
+    )
+    manager = jupyter_client.BlockingKernelClient
+    kernels = jupyter_client.KernelManager()
+    kernels._kernel_spec = jupyter_client.kernelspec.KernelSpec(argv=command)
+    kernels.start_kernel(env=keywords["env"], stderr=subprocess.DEVNULL)
+    client = kernels.client()
+    assert isinstance(client, manager)
+
+    def execute(code):
+        out = []
+
+        def hook(message):
+            if message["msg_type"] == "stream":
+                out.append(message["content"]["text"])
+
+        answer = client.execute_interactive(
+            code, timeout=TIMEOUT, output_hook=hook, allow_stdin=False
+        )
+        assert answer["content"]["status"] == "ok", answer
+        return "".join(out)
+
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=TIMEOUT)
+        code = "import asyncio\nprint(type(asyncio.get_running_loop()).__module__)"
+        assert execute(code).partition(".")[0].strip() == loop_name
+        assert execute("print(await asyncio.sleep(0.01, 'slept'))") == "slept\n"
+        execute(
+            "seen = []\nasync def tick():\n"
+            "    while True:\n        seen.append(1)\n        await asyncio.sleep(0.001)\n"
+            "task = asyncio.create_task(tick())"
+        )
+        assert execute("await asyncio.sleep(0.05)\nprint(len(seen) > 5)") == "True\n"
+        execute("task.cancel()")
+        kernels.interrupt_kernel()
+        assert execute("print('alive')") == "alive\n"
+        client.shutdown()
+        deadline = time.monotonic() + TIMEOUT
+        while kernels.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not kernels.is_alive()
+    finally:
+        client.stop_channels()
+        with contextlib.suppress(Exception):
+            kernels.shutdown_kernel(now=True)
+        kernels.context.destroy(0)
+
+
+def test_aiomonitor(run_script):
+    done = run_script(
+        """
+        import socket
+        import aiomonitor
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            async def waits():
+                await asyncio.sleep(3600)
+            task = asyncio.create_task(waits(), name="the one that waits")
+            with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+                ports = []
+                for sock in (a, b, c):
+                    sock.bind(("127.0.0.1", 0))
+                    ports.append(sock.getsockname()[1])
+            with aiomonitor.start_monitor(
+                loop,
+                host="127.0.0.1",
+                port=ports[0],
+                webui_port=ports[1],
+                console_port=ports[2],
+                hook_task_factory=True,
+            ) as monitor:
+                await asyncio.create_task(asyncio.sleep(0.01))
+                names = [info.name for info in monitor.format_running_task_list("", False)]
+                print("the one that waits" in names)
+            task.cancel()
+
+        run(main())
+        """
+    )
+    assert done.stdout.strip().endswith("True")
+
+
+def test_opentelemetry(run_script):
+    done = run_script(
+        """
+        from opentelemetry import trace
+        from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+            InMemorySpanExporter,
+        )
+
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        AsyncioInstrumentor().instrument()
+        tracer = trace.get_tracer("test")
+
+        async def child(number):
+            await asyncio.sleep(0)
+            with tracer.start_as_current_span(f"child {number}"):
+                await asyncio.to_thread(thread, number)
+
+        def thread(number):
+            with tracer.start_as_current_span(f"thread {number}"):
+                pass
+
+        async def main():
+            with tracer.start_as_current_span("root"):
+                await asyncio.gather(*(child(n) for n in range(10)))
+                loop = asyncio.get_running_loop()
+                done = loop.create_future()
+                def later():
+                    with tracer.start_as_current_span("callback"):
+                        done.set_result(None)
+                loop.call_later(0.001, later)
+                await done
+
+        run(main())
+        spans = {span.name: span for span in exporter.get_finished_spans()}
+        by_id = {span.context.span_id: span.name for span in spans.values()}
+        parent = lambda name: by_id[spans[name].parent.span_id]
+        assert all(parent(f"child {n}") == "root" for n in range(10))
+        assert all(parent(f"thread {n}") == f"child {n}" for n in range(10))
+        assert parent("callback") == "root"
+        AsyncioInstrumentor().uninstrument()
+        print("as it should be")
+        """
+    )
+    assert done.stdout == "as it should be\n"
+
+
+def test_debugpy(program, loop_name, tmp_path):
+    """A debugger attaches to a running loop, stops in a coroutine, reads a variable."""
+    file = tmp_path / "debugged.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import asyncio
+            async def main():
+                value = 0
+                while value < 1_000_000:
+                    value += 1
+                    await asyncio.sleep(0.001)  # line 7
+                    if value > 5 and stop:
+                        return
+            stop = False
+            print("runs", flush=True)
+            asyncio.run(main())
+            print("ended", flush=True)
+            """
+        )
+    )
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    options = ["-m", "fastloop"] if loop_name == "fastloop" else []
+    ran = program(
+        *options, "-m", "debugpy", "--listen", f"127.0.0.1:{port}",
+        "--wait-for-client", str(file), redirect=False,
+        env={"PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), 1)
+            break
+        except OSError:
+            assert time.monotonic() < deadline, ran.output
+            time.sleep(0.05)
+    connection.settimeout(TIMEOUT)
+    with connection, connection.makefile("rwb") as stream:
+        number = 0
+
+        def send(command, **arguments):
+            nonlocal number
+            number += 1
+            message = {"seq": number, "type": "request", "command": command}
+            body = json.dumps({**message, "arguments": arguments}).encode()
+            stream.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            stream.flush()
+            return number
+
+        def receive(**wanted):
+            while True:
+                length = None
+                while line := stream.readline().strip():
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                message = json.loads(stream.read(length))
+                if all(message.get(key) == value for key, value in wanted.items()):
+                    return message
+
+        def ask(command, **arguments):
+            seq = send(command, **arguments)
+            answer = receive(type="response", request_seq=seq)
+            assert answer["success"], answer
+            return answer.get("body")
+
+        ask("initialize", adapterID="test", pathFormat="path")
+        attach = send("attach", justMyCode=True)
+        receive(type="event", event="initialized")
+        ask("setBreakpoints", source={"path": str(file)}, breakpoints=[{"line": 7}])
+        ask("configurationDone")
+        receive(type="response", request_seq=attach)
+        for expected in ("1", "2"):
+            stopped = receive(type="event", event="stopped")["body"]
+            trace = ask("stackTrace", threadId=stopped["threadId"])["stackFrames"]
+            assert trace[0]["name"] == "main"
+            value = ask("evaluate", expression="value", frameId=trace[0]["id"])
+            assert value["result"] == expected
+            if expected == "2":
+                ask("setBreakpoints", source={"path": str(file)}, breakpoints=[])
+                ask(
+                    "evaluate",
+                    expression="globals().update(stop=True)",
+                    frameId=trace[0]["id"],
+                    context="repl",
+                )
+            ask("continue", threadId=stopped["threadId"])
+    assert "ended" in ran.wait()
+
+
+def test_py_spy(program, loop_name, tmp_path):
+    spy = shutil.which("py-spy", path=os.path.dirname(sys.executable))
+    assert spy is not None
+    file = tmp_path / "spied.py"
+    file.write_text(
+        "import asyncio\n"
+        "async def in_the_coroutine():\n"
+        "    await asyncio.sleep(0)\n"
+        "    print('runs', flush=True)\n"
+        "    while True: await asyncio.sleep(0); sum(range(10000))\n"
+        "asyncio.run(in_the_coroutine())\n"
+    )
+    ran = program(str(file))
+    ran.until("runs")
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        done = subprocess.run(
+            [spy, "dump", "--pid", str(ran.process.pid)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        if "Permission" in done.stderr:
+            pytest.skip("py-spy may not look into processes here")
+        if "in_the_coroutine" in done.stdout or time.monotonic() > deadline:
+            break
+    assert "in_the_coroutine" in done.stdout, done.stderr
+    assert "run_forever" in done.stdout

@@ -1,0 +1,276 @@
+"""What happens as a server accepts: crowds, resets, factories that raise, no descriptors left."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+from iosupport import (
+    TIMEOUT,
+    Clients,
+    Echo,
+    Recorder,
+    capture,
+    in_thread,
+    is_stock,
+    left_to_the_collector,
+    reset,
+    settle,
+    visit,
+)
+
+
+def test_many_clients_at_once(loop, run):
+    count = 500
+
+    async def client(address, number):
+        transport, protocol = await loop.create_connection(Recorder, *address)
+        message = b"%d" % number * 10
+        transport.write(message)
+        await gate.wait()
+        assert await protocol.received(len(message)) == message
+        transport.close()
+        await protocol.lost
+        return message
+
+    async def main():
+        nonlocal gate
+        gate = asyncio.Event()
+        clients = Clients(Echo)
+        async with await loop.create_server(
+            clients, "127.0.0.1", 0, backlog=1000
+        ) as server:
+            address = server.sockets[0].getsockname()
+            tasks = [
+                asyncio.create_task(client(address, number)) for number in range(count)
+            ]
+            await clients.number(count)
+            gate.set()
+            answers = await asyncio.gather(*tasks)
+            assert answers == [b"%d" % number * 10 for number in range(count)]
+            await clients.gone()
+
+    gate = None
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+def test_client_that_reset_before_accept(loop, run):
+    contexts = capture(loop)
+
+    async def main():
+        clients = Clients()
+        async with await loop.create_server(clients, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            for _ in range(10):
+                reset(socket.create_connection(address))
+            sock = socket.create_connection(address)
+            await clients.number(11)
+            sock.close()
+            await clients.gone()
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_factory_that_raises(loop, run, debug):
+    contexts = []
+    calls = []
+
+    def note(loop, context):
+        context["exception"].__traceback__ = None
+        contexts.append(context)
+
+    def factory():
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return Echo()
+
+    async def main():
+        async with await loop.create_server(factory, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            with socket.create_connection(address) as refused:
+                refused.settimeout(TIMEOUT)
+                # Closed without a byte.
+                assert await in_thread(refused.recv, 1) == b""
+            # The next client is served.
+            await visit(loop, address)
+        await settle()
+
+    loop.set_debug(debug)
+    loop.set_exception_handler(note)
+    with left_to_the_collector(loop):
+        run(main())
+    if debug or not is_stock(loop):
+        assert len(contexts) == 1
+        assert (
+            contexts[0]["message"]
+            == "Error on transport creation for incoming connection"
+        )
+        assert isinstance(contexts[0]["exception"], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
+def test_exit_out_of_the_factory(loop, run, exc):
+    capture(loop)
+
+    def factory():
+        raise exc("out")
+
+    async def serve():
+        return await loop.create_server(factory, "127.0.0.1", 0)
+
+    async def wait():
+        await asyncio.sleep(TIMEOUT)
+
+    async def close(server):
+        server.close()
+        await server.wait_closed()
+
+    with left_to_the_collector(loop):
+        server = run(serve())
+        with socket.create_connection(server.sockets[0].getsockname()):
+            task = loop.create_task(wait())
+            with pytest.raises(exc, match="out"):
+                loop.run_until_complete(task)
+            task.cancel()
+            run(close(server))
+
+
+def test_out_of_descriptors(run_script):
+    """Reported once a second; who waits in the backlog meanwhile is served later."""
+    result = run_script(
+        """
+        import errno, os, resource, socket, time
+        contexts = []
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: contexts.append(context))
+
+            class Echo(asyncio.Protocol):
+                def connection_made(self, transport):
+                    self.transport = transport
+                def data_received(self, data):
+                    self.transport.write(data)
+                    self.transport.close()
+
+            server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=8)
+            address = server.sockets[0].getsockname()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            clients = [socket.socket() for _ in range(5)]
+            for client in clients:
+                client.setblocking(False)
+            spare = []
+            while True:
+                try:
+                    spare.append(os.dup(0))
+                except OSError:
+                    break
+            for client in clients:
+                client.connect_ex(address)
+            while not contexts:
+                await asyncio.sleep(0.01)
+            reported = time.monotonic()
+            await asyncio.sleep(0.3)
+            assert len(contexts) < 10, len(contexts)
+            for fd in spare:
+                os.close(fd)
+            async def ask(client):
+                await loop.sock_sendall(client, b"x")
+                assert await loop.sock_recv(client, 10) == b"x"
+            await asyncio.wait_for(asyncio.gather(*map(ask, clients)), 30)
+            print("served", time.monotonic() - reported > 0.5)
+            for context in contexts:
+                assert context["message"] == "socket.accept() out of system resource", context
+                assert context["exception"].errno == errno.EMFILE, context
+                assert isinstance(context["socket"], asyncio.trsock.TransportSocket), context
+            for client in clients:
+                client.close()
+            server.close()
+            await asyncio.sleep(0.01)
+
+        run(main())
+        """
+    )
+    assert result.stdout.strip() == "served True"
+    assert result.stderr == ""
+
+
+def test_closed_while_out_of_descriptors(run_script):
+    """The retry that was due must not bring a closed server back, nor harm who has its descriptor now."""
+    result = run_script(
+        """
+        import os, resource, socket
+        contexts = []
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: contexts.append(context["message"]))
+            server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            client = socket.socket()
+            client.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            spare = []
+            while True:
+                try:
+                    spare.append(os.dup(0))
+                except OSError:
+                    break
+            client.connect_ex(server.sockets[0].getsockname())
+            while not contexts:
+                await asyncio.sleep(0.01)
+            server.close()
+            for fd in spare:
+                os.close(fd)
+            await asyncio.sleep(1.3)
+            client.close()
+            assert not server.is_serving()
+            print("fine")
+
+        run(main())
+        """
+    )
+    assert result.stdout.strip() == "fine"
+
+
+def test_peername_of_each_client(loop, run):
+    async def main():
+        clients = Clients()
+        async with await loop.create_server(clients, "127.0.0.1", 0) as server:
+            socks = []
+            for _ in range(20):
+                socks.append(socket.create_connection(server.sockets[0].getsockname()))
+            await clients.number(20)
+            seen = [
+                protocol.transport.get_extra_info("peername")
+                for protocol in clients.protocols
+            ]
+            assert sorted(seen) == sorted(sock.getsockname() for sock in socks)
+            for sock in socks:
+                sock.close()
+            await clients.gone()
+
+    run(main())
+
+
+def test_server_in_debug_mode(loop, run, caplog):
+    loop.set_debug(True)
+
+    async def main():
+        async with await loop.create_server(Echo, "127.0.0.1", 0) as server:
+            await visit(loop, server.sockets[0].getsockname())
+        await settle()
+
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        run(main())
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(message.endswith("is serving") for message in messages)
+    assert any(
+        "got a new connection from ('127.0.0.1'," in message for message in messages
+    )
+    assert any(" connected to 127.0.0.1:" in message for message in messages)
+    assert any("received EOF" in message for message in messages)

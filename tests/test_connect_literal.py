@@ -1,0 +1,219 @@
+"""create_connection and sock_connect to literal addresses, step by step as for names."""
+
+import asyncio
+import contextlib
+import inspect
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from iosupport import Echo, Recorder, settle
+
+HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+@pytest.fixture(params=HOSTS, ids=lambda family: family.name)
+def family(request):
+    return request.param
+
+
+@contextlib.contextmanager
+def full_listener():
+    """A listener whose queue is full: whoever connects now waits for its answer."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.listen(0)
+        visitor = stack.enter_context(socket.socket())
+        visitor.connect(listener.getsockname())
+        yield listener
+
+
+def test_what_the_transport_tells(loop, run, family):
+    async def main():
+        async with await loop.create_server(Echo, HOSTS[family], 0) as server:
+            address = server.sockets[0].getsockname()
+            transport, protocol = await loop.create_connection(Recorder, *address[:2])
+            assert transport.get_protocol() is protocol
+            sock = transport.get_extra_info("socket")
+            assert (sock.family, sock.type) == (family, socket.SOCK_STREAM)
+            assert sock.proto == socket.IPPROTO_TCP
+            assert sock.gettimeout() == 0
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert not sock.get_inheritable()
+            name = sock.getsockname()
+            assert transport.get_extra_info("peername") == address
+            transport.write(b"x")
+            await protocol.received(1)
+            transport.close()
+            await protocol.lost
+            await settle()
+            assert transport.get_extra_info("sockname") == name
+            assert transport.get_extra_info("peername") == address
+            assert transport.get_extra_info("socket").fileno() == -1
+
+    run(main())
+
+
+def test_refused(loop, run, family):
+    with socket.socket(family) as unused:
+        unused.bind((HOSTS[family], 0))
+        address = unused.getsockname()
+
+        async def main():
+            with pytest.raises(ConnectionRefusedError) as caught:
+                await loop.create_connection(Recorder, *address[:2])
+            assert f"Connect call failed {address}" in str(caught.value)
+            with socket.socket(family) as sock:
+                sock.setblocking(False)
+                with pytest.raises(
+                    ConnectionRefusedError,
+                    match=re.escape(f"Connect call failed {address}"),
+                ):
+                    await loop.sock_connect(sock, address)
+
+        run(main())
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1 << 70])
+def test_no_port(loop, run, port):
+    async def main():
+        with pytest.raises(OverflowError):
+            await loop.create_connection(Recorder, "127.0.0.1", port)
+
+    run(main())
+
+
+def test_cancelled_before_the_answer(loop, run):
+    async def main():
+        with full_listener() as listener:
+            address = listener.getsockname()
+            task = asyncio.create_task(loop.create_connection(Recorder, *address))
+            await settle()
+            assert not task.done()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(main())  # no socket is left, or its ResourceWarning is an error
+
+
+def test_answer_that_comes_late(loop, run):
+    async def main():
+        with full_listener() as listener:
+            address = listener.getsockname()
+            task = asyncio.create_task(loop.create_connection(Recorder, *address))
+            await settle()
+            assert not task.done()
+            listener.listen(10)
+            listener.accept()[0].close()
+            transport, protocol = await task  # when the kernel asks again
+            assert transport.get_extra_info("peername") == address
+            transport.close()
+            await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_ensure_resolved",
+        "_connect_sock",
+        "sock_connect",
+        "_create_connection_transport",
+        "_make_socket_transport",
+        "create_future",
+    ],
+)
+@pytest.mark.parametrize("where", ["instance", "class"])
+def test_replaced_steps_are_asked(loop, run, monkeypatch, name, where):
+    original = getattr(loop, name)
+    calls = []
+
+    def replaced(*args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    async def main():
+        async with await loop.create_server(Echo, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            with monkeypatch.context() as patch:
+                if where == "instance":
+                    patch.setattr(loop, name, replaced)
+                else:
+                    patch.setattr(
+                        type(loop),
+                        name,
+                        lambda self, *args, **kwargs: replaced(*args, **kwargs),
+                    )
+                transport, protocol = await loop.create_connection(Recorder, *address)
+            assert calls
+            transport.close()
+            await protocol.lost
+
+    run(main())
+
+
+def test_guarded_sockets(loop, run, monkeypatch):
+    """What keeps tests from the network replaces a method of the class, or the class."""
+
+    def connect(self, address):
+        raise PermissionError(f"no way to {address}")
+
+    class Guarded(socket.socket):
+        def __new__(cls, *args, **kwargs):
+            raise PermissionError("no sockets")
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "connect", connect, raising=False)
+                with pytest.raises(PermissionError, match="no way to"):
+                    await loop.create_connection(Recorder, *address)
+            with monkeypatch.context() as patch:
+                patch.setattr(socket, "socket", Guarded)
+                with pytest.raises(PermissionError, match="no sockets"):
+                    await loop.create_connection(Recorder, *address)
+            listener.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+    run(main())
+
+
+def test_signature(loop):
+    method = type(loop).create_connection
+    assert inspect.iscoroutinefunction(method)
+    assert inspect.signature(method) == inspect.signature(
+        asyncio.BaseEventLoop.create_connection
+    )
+
+
+def test_audit_events(loop):
+    """Hooks cannot be removed, so in a process of its own."""
+    script = """
+        import asyncio, importlib, socket, sys
+        events = []
+        def hook(name, args):
+            if name == "socket.connect":
+                events.append((isinstance(args[0], socket.socket), args[1]))
+        sys.addaudithook(hook)
+        async def main():
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                address = listener.getsockname()
+                loop = asyncio.get_running_loop()
+                transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+                transport.close()
+            assert events == [(True, address)], events
+        factory = importlib.import_module(sys.argv[1]).new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+    """
+    module = type(loop).__module__.partition(".")[0]
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), module], check=True, timeout=60
+    )

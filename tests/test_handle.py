@@ -1,0 +1,711 @@
+"""Handles: what call_soon(), call_later(), call_at() and their kin return."""
+
+import asyncio
+import functools
+import gc
+import random
+import re
+import sys
+import weakref
+
+import pytest
+from conftest import turn
+
+KINDS = ["soon", "threadsafe", "later", "at"]
+
+
+def schedule(loop, kind, callback, *args, **kwargs):
+    """Schedule callback for the next turn with the method that kind names."""
+    if kind == "soon":
+        return loop.call_soon(callback, *args, **kwargs)
+    if kind == "threadsafe":
+        return loop.call_soon_threadsafe(callback, *args, **kwargs)
+    if kind == "later":
+        return loop.call_later(0, callback, *args, **kwargs)
+    return loop.call_at(loop.time(), callback, *args, **kwargs)
+
+
+def is_timer(kind):
+    return kind in ("later", "at")
+
+
+class Thing:
+    """Something that can be referred to weakly."""
+
+    def method(self, *args):
+        pass
+
+
+def nothing(*args):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_type(loop, kind):
+    handle = schedule(loop, kind, nothing)
+    assert isinstance(handle, asyncio.Handle)
+    assert isinstance(handle, asyncio.TimerHandle) is is_timer(kind)
+    if sys.version_info >= (3, 14) and kind == "threadsafe":
+        assert isinstance(handle, asyncio.events._ThreadSafeHandle)
+    turn(loop)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8, 40])
+def test_arguments(loop, kind, count):
+    args = tuple(object() for _ in range(count))
+    seen = []
+
+    def callback(*got):
+        seen.append(got)
+
+    schedule(loop, kind, callback, *args)
+    turn(loop)
+    assert seen == [args]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seen: seen.append,
+        lambda seen: functools.partial(seen.append),
+        lambda seen: lambda value: seen.append(value),
+        lambda seen: Appender(seen),
+        lambda seen: Appender(seen).method,
+        lambda seen: Appender(seen).static,
+    ],
+    ids=["builtin", "partial", "lambda", "object", "method", "stored"],
+)
+def test_any_callable(loop, kind, make):
+    seen = []
+    schedule(loop, kind, make(seen), "value")
+    turn(loop)
+    assert seen == ["value"]
+
+
+class Appender:
+    def __init__(self, seen):
+        self.seen = seen
+        self.static = seen.append
+
+    def __call__(self, value):
+        self.seen.append(value)
+
+    method = __call__
+
+
+def test_class_as_callback(loop):
+    made = []
+
+    class Made:
+        def __init__(self, value):
+            made.append(value)
+
+    loop.call_soon(Made, 1)
+    turn(loop)
+    assert made == [1]
+
+
+def test_keywords(loop):
+    seen = []
+    loop.call_soon(callback=functools.partial(seen.append, "soon"))
+    loop.call_soon_threadsafe(callback=functools.partial(seen.append, "threadsafe"))
+    loop.call_later(delay=0, callback=functools.partial(seen.append, "later"))
+    loop.call_at(when=loop.time() - 1, callback=functools.partial(seen.append, "at"))
+    loop.call_later(0, callback=functools.partial(seen.append, "mixed"))
+    turn(loop)
+    assert sorted(seen) == ["at", "later", "mixed", "soon", "threadsafe"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_keyword(loop, kind):
+    with pytest.raises(TypeError, match="nonsense"):
+        schedule(loop, kind, nothing, nonsense=1)
+    turn(loop)
+
+
+def test_missing_arguments(loop):
+    for call in (
+        lambda: loop.call_soon(),
+        lambda: loop.call_soon(context=None),
+        lambda: loop.call_soon_threadsafe(),
+        lambda: loop.call_later(),
+        lambda: loop.call_later(1),
+        lambda: loop.call_later(callback=nothing),
+        lambda: loop.call_at(),
+        lambda: loop.call_at(1),
+    ):
+        with pytest.raises(TypeError, match=r"missing|argument"):
+            call()
+
+
+def test_argument_given_twice(loop):
+    for call in (
+        lambda: loop.call_soon(nothing, callback=nothing),
+        lambda: loop.call_later(1, nothing, delay=1),
+        lambda: loop.call_at(1, nothing, when=1),
+    ):
+        with pytest.raises(TypeError, match="multiple values"):
+            call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel(loop, kind):
+    calls = []
+    handle = schedule(loop, kind, calls.append, 1)
+    assert handle.cancelled() is False
+    assert handle.cancel() is None
+    assert handle.cancelled() is True
+    assert handle.cancel() is None
+    assert handle.cancelled() is True
+    turn(loop)
+    assert calls == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_after_run(loop, kind):
+    calls = []
+    handle = schedule(loop, kind, calls.append, 1)
+    turn(loop)
+    assert calls == [1]
+    assert handle.cancelled() is False
+    handle.cancel()
+    handle.cancel()
+    assert handle.cancelled() is True
+    turn(loop)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_within_own_callback(loop, kind):
+    states = []
+
+    def callback(first, second):
+        states.append(handle.cancelled())
+        handle.cancel()
+        states.append(handle.cancelled())
+        states.append((first, second))
+
+    handle = schedule(loop, kind, callback, "first", "second")
+    turn(loop)
+    turn(loop)
+    assert states == [False, True, ("first", "second")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_cancel_within_a_callback_that_raises(loop, kind, debug):
+    contexts = []
+    loop.set_exception_handler(lambda loop, context: contexts.append(context))
+    loop.set_debug(debug)
+
+    def callback():
+        handle.cancel()
+        raise ZeroDivisionError
+
+    handle = schedule(loop, kind, callback)
+    turn(loop)
+    assert [type(context["exception"]) for context in contexts] == [ZeroDivisionError]
+    assert contexts[0]["handle"] is handle
+    handle = None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_by_an_earlier_callback_of_the_batch(loop, kind):
+    calls = []
+    loop.call_soon(lambda: handle.cancel())
+    handle = schedule(loop, kind, calls.append, 1)
+    turn(loop)
+    turn(loop)
+    assert calls == []
+    assert handle.cancelled()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_lets_go_of_callback_and_arguments(loop, kind):
+    owner, arg = Thing(), Thing()
+    refs = [weakref.ref(owner), weakref.ref(arg)]
+    handle = schedule(loop, kind, owner.method, arg)
+    del owner, arg
+    gc.collect()
+    assert None not in [ref() for ref in refs]
+    handle.cancel()
+    assert [ref() for ref in refs] == [None, None]
+    assert handle._callback is None
+    assert handle._args is None
+    turn(loop)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_lets_go_of_callback_and_arguments(loop, kind):
+    owner, arg = Thing(), Thing()
+    refs = [weakref.ref(owner), weakref.ref(arg)]
+    ref = weakref.ref(schedule(loop, kind, owner.method, arg))
+    del owner, arg
+    assert ref() is not None
+    turn(loop)
+    assert ref() is None
+    assert [ref() for ref in refs] == [None, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arguments_are_let_go_of_before_the_next_callback(loop, kind):
+    arg = Thing()
+    ref = weakref.ref(arg)
+    seen = []
+    schedule(loop, kind, nothing, arg)
+    del arg
+    if is_timer(kind):
+        # By when, with a later one of a cousin's kind.
+        loop.call_at(loop.time(), lambda: seen.append(ref()))
+    else:
+        schedule(loop, kind, lambda: seen.append(ref()))
+    turn(loop)
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finalizer_of_an_argument_may_use_the_loop(loop, kind):
+    calls = []
+
+    class Last:
+        def __del__(self):
+            calls.append("deleted")
+            loop.call_soon(calls.append, "soon")
+            loop.call_later(0, calls.append, "later")
+            kept.cancel()
+
+    kept = loop.call_later(0.0001, calls.append, "kept")
+    schedule(loop, kind, nothing, Last())
+    turn(loop)
+    loop.call_later(0.001, loop.stop)
+    loop.run_forever()
+    assert calls == ["deleted", "soon", "later"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancel_whose_finalizer_uses_the_handle(loop, kind):
+    states = []
+
+    class Last:
+        def __del__(self):
+            handle.cancel()
+            states.append((handle.cancelled(), repr(handle)))
+
+    handle = schedule(loop, kind, nothing, Last())
+    handle.cancel()
+    assert len(states) == 1
+    assert states[0][0] is True
+    turn(loop)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attributes(loop, kind):
+    arg = object()
+    handle = schedule(loop, kind, nothing, 1, arg)
+    assert handle._callback is nothing
+    assert handle._args == (1, arg)
+    assert handle._args[1] is arg
+    assert handle._loop is loop
+    assert handle._cancelled is False
+    assert handle._repr is None
+    assert handle._source_traceback is None
+    if is_timer(kind):
+        assert handle._when == handle.when()
+        assert handle._scheduled is True
+    turn(loop)
+    if is_timer(kind):
+        assert handle._scheduled is False
+    handle.cancel()
+    assert handle._cancelled is True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_private_run(loop, kind):
+    calls = []
+    handle = schedule(loop, kind, calls.append, 1)
+    assert handle._run() is None
+    assert calls == [1]
+    turn(loop)
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_private_run_reports_exceptions(loop, kind):
+    contexts = []
+    loop.set_exception_handler(lambda loop, context: contexts.append(context))
+
+    def callback():
+        raise ZeroDivisionError
+
+    handle = schedule(loop, kind, callback)
+    handle._run()
+    assert contexts[0]["handle"] is handle
+    handle.cancel()
+    turn(loop)
+    assert len(contexts) == 1
+
+
+def test_weak_references(loop):
+    handles = [schedule(loop, kind, nothing) for kind in KINDS]
+    dead = []
+    refs = [weakref.ref(handle, dead.append) for handle in handles]
+    assert [ref() for ref in refs] == handles
+    table = weakref.WeakValueDictionary(enumerate(handles))
+    assert len(table) == 4
+    turn(loop)
+    assert [ref() for ref in refs] == handles
+    del handles
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 4
+    assert len(dead) == 4
+    assert len(table) == 0
+
+
+def test_a_reused_handle_has_no_old_weak_references(loop):
+    """Memory of a handle may be used again; its weak references may not."""
+    for _ in range(300):
+        handle = loop.call_soon(nothing)
+        refs = [weakref.ref(handle), weakref.ref(handle, lambda ref: None)]
+        assert weakref.getweakrefcount(handle) == 2
+        turn(loop)
+        del handle
+        assert [ref() for ref in refs] == [None, None]
+        fresh = loop.call_soon(nothing)
+        assert weakref.getweakrefcount(fresh) == 0
+        turn(loop)
+
+
+def test_a_reused_handle_has_no_old_state(loop):
+    calls = []
+    for number in range(300):
+        cancelled = loop.call_soon(calls.append, "never")
+        cancelled.cancel()
+        del cancelled
+        turn(loop)
+        handle = loop.call_soon(calls.append, number)
+        assert handle.cancelled() is False
+        assert handle._args == (number,)
+        turn(loop)
+    assert calls == list(range(300))
+
+
+def test_handle_in_a_cycle_is_collected(loop):
+    thing = Thing()
+    thing.handle = loop.call_later(1000, nothing, thing)
+    ref = weakref.ref(thing)
+    del thing
+    gc.collect()
+    assert ref() is not None, "the loop keeps what it has scheduled"
+    ref().handle.cancel()
+    gc.collect()
+    assert ref() is None
+
+
+def test_plain_handles_are_equal_by_identity(loop):
+    first = loop.call_soon(nothing)
+    second = loop.call_soon(nothing)
+    assert first == first
+    assert first != second
+    assert len({first, second}) == 2
+    with pytest.raises(TypeError):
+        first < second  # noqa: B015
+    turn(loop)
+
+
+# Timers
+
+
+def test_when(loop):
+    assert loop.call_at(1234.5, nothing).when() == 1234.5
+    assert loop.call_at(loop.time() + 1e6, nothing).when() > loop.time() + 999_999
+    before = loop.time()
+    when = loop.call_later(10, nothing).when()
+    after = loop.time()
+    assert before + 10 <= when <= after + 10
+    assert loop.call_later(-5, nothing).when() < after
+
+
+def test_when_does_not_change(loop):
+    handle = loop.call_at(17.25, nothing)
+    turn(loop)
+    assert handle.when() == 17.25
+    handle.cancel()
+    assert handle.when() == 17.25
+
+
+def timer_pair(loop, first, second):
+    """Two timers that are due at first and second, of the loop and of asyncio's class."""
+    stock = asyncio.TimerHandle(second, nothing, (), loop)
+    return loop.call_at(first, nothing), [loop.call_at(second, nothing), stock]
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["own", "stock"])
+def test_order_of_timers(loop, stock):
+    far = loop.time() + 1000
+    first, others = timer_pair(loop, far, far + 1)
+    second = others[stock]
+    assert first < second
+    assert first <= second
+    assert second > first
+    assert second >= first
+    assert not second < first
+    assert not second <= first
+    assert not first > second
+    assert not first >= second
+    assert first != second
+    assert sorted([second, first]) == [first, second]
+    first.cancel()
+    second.cancel()
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["own", "stock"])
+def test_equal_timers(loop, stock):
+    far = loop.time() + 1000
+    first, others = timer_pair(loop, far, far)
+    second = others[stock]
+    assert first == second
+    assert second == first
+    assert not first != second  # noqa: SIM202
+    assert not first < second
+    assert not first > second
+    assert first <= second
+    assert first >= second
+    assert second <= first
+    assert second >= first
+    assert hash(first) == hash(second)
+    assert len({first, second}) == 1
+    second.cancel()
+    assert first != second
+    assert not first <= second
+    assert not first >= second
+    first.cancel()
+    assert first == second
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["own", "stock"])
+def test_timers_differ_by_callback_and_arguments(loop, stock):
+    far = loop.time() + 1000
+    first = loop.call_at(far, nothing, 1)
+    for callback, args in [(nothing, (2,)), (nothing, ()), (print, (1,))]:
+        if stock:
+            second = asyncio.TimerHandle(far, callback, args, loop)
+        else:
+            second = loop.call_at(far, callback, *args)
+        assert first != second
+        assert not first <= second
+        assert not first >= second
+
+
+def test_timers_do_not_compare_with_others(loop):
+    timer = loop.call_later(1000, nothing)
+    soon = loop.call_soon(nothing)
+    for other in (soon, 1.0, None, "x", object()):
+        assert timer != other
+        assert not timer == other  # noqa: SIM201
+        for compare in (
+            lambda a, b: a < b,
+            lambda a, b: a <= b,
+            lambda a, b: a > b,
+            lambda a, b: a >= b,
+        ):
+            with pytest.raises(TypeError):
+                compare(timer, other)
+    turn(loop)
+
+
+def test_timer_hash(loop):
+    assert hash(loop.call_at(1234.5, nothing)) == hash(1234.5)
+    handle = loop.call_later(1000, nothing)
+    assert hash(handle) == hash(handle.when())
+
+
+def test_timer_comparison_may_raise(loop):
+    class Awkward:
+        def __eq__(self, other):
+            raise ZeroDivisionError
+
+    far = loop.time() + 1000
+    first = loop.call_at(far, nothing, Awkward())
+    second = loop.call_at(far, nothing, Awkward())
+    with pytest.raises(ZeroDivisionError):
+        first == second  # noqa: B015
+
+
+def test_many_cancelled_timers_are_let_go_of(loop):
+    calls = []
+    now = loop.time()
+    handles = [loop.call_at(now + 1000 + n, nothing) for n in range(2000)]
+    due = [loop.call_at(now + n / 1e6, calls.append, n) for n in range(200)]
+    refs = [weakref.ref(handle) for handle in handles]
+    for handle in handles[:1900]:
+        handle.cancel()
+    del handles, handle
+    turn(loop)
+    turn(loop)
+    alive = [ref for ref in refs if ref() is not None]
+    assert len(alive) < 500, "cancelled timers pile up"
+    assert sum(not ref().cancelled() for ref in alive) == 100
+    loop.call_at(due[-1].when() + 0.001, loop.stop)
+    loop.run_forever()
+    assert calls == list(range(200))
+
+
+def test_timers_cancelled_at_random_leave_the_rest_in_order(loop):
+    choose = random.Random(7)
+    now = loop.time()
+    calls = []
+    timers = {}
+    for _ in range(5000):
+        number = choose.randrange(1 << 30)
+        timers[number] = loop.call_at(now - 10 + number / 1e9, calls.append, number)
+        if choose.random() < 0.7:
+            timers.pop(choose.choice(list(timers)[-5:])).cancel()
+    turn(loop)
+    while len(calls) < len(timers):
+        turn(loop)
+    assert calls == sorted(timers)
+
+
+def test_scheduled_timers_are_visible(loop):
+    """Debuggers and test helpers walk loop._scheduled and measure loop._ready."""
+    assert len(loop._ready) == 0
+    soon = loop.call_soon(nothing)
+    timers = {loop.call_later(1000 + n, nothing) for n in range(3)}
+    assert len(loop._ready) == 1
+    assert set(loop._scheduled) == timers
+    assert all(isinstance(timer, asyncio.TimerHandle) for timer in loop._scheduled)
+    soon.cancel()
+    turn(loop)
+    assert len(loop._ready) == 0
+
+
+# repr
+
+
+def line_of(function):
+    return function.__code__.co_firstlineno
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repr(loop, kind):
+    handle = schedule(loop, kind, nothing)
+    name = type(handle).__name__
+    if sys.version_info < (3, 14):
+        assert name == ("TimerHandle" if is_timer(kind) else "Handle")
+    when = f" when={handle.when()}" if is_timer(kind) else ""
+    source = f"nothing() at {__file__}:{line_of(nothing)}"
+    assert repr(handle) == f"<{name}{when} {source}>"
+    turn(loop)
+    assert repr(handle) == f"<{name}{when} {source}>"
+    handle.cancel()
+    assert repr(handle) == f"<{name} cancelled{when}>"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repr_in_debug_mode(loop, kind):
+    loop.set_debug(True)
+    handle = schedule(loop, kind, nothing, 1, "two")
+    line = sys._getframe().f_lineno - 1
+    name = type(handle).__name__
+    when = f" when={handle.when()}" if is_timer(kind) else ""
+    source = f"nothing(1, 'two') at {__file__}:{line_of(nothing)}"
+    created = f"created at {__file__}:{line_of(schedule)}"
+    text = repr(handle)
+    assert text.startswith(f"<{name}{when} {source} created at {__file__}:")
+    created_at = int(text.rstrip(">").rpartition(":")[2])
+    assert line_of(schedule) < created_at < line_of(is_timer), created
+    assert handle._source_traceback[-2].lineno == line
+    handle.cancel()
+    cancelled = text.replace(f"<{name}", f"<{name} cancelled")
+    assert repr(handle) == cancelled
+    assert handle._callback is None
+    assert handle._args is None
+    turn(loop)
+    assert repr(handle) == cancelled
+
+
+def reference_reprs(handle, loop):
+    """What asyncio's own class says about the same callback."""
+    stock = asyncio.Handle(handle._callback, handle._args, loop)
+    text = repr(stock).replace("<Handle", f"<{type(handle).__name__}")
+    return re.sub(r"created at .*>", "", text)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    ("callback", "args"),
+    [
+        (nothing, (1, "two", [3] * 100)),
+        (functools.partial(nothing, 1), (2,)),
+        (functools.partial(functools.partial(nothing, 1), 2), (3,)),
+        (functools.partial(print, sep="-"), ()),
+        (print, ("x" * 1000,)),
+        ([].append, (1,)),
+        (Thing().method, ()),
+        (Thing, ()),
+        (Appender([]), (1,)),
+        (lambda: None, ()),
+        (functools.lru_cache(nothing), ()),
+    ],
+    ids=[
+        "function",
+        "partial",
+        "nested-partial",
+        "partial-keyword",
+        "builtin",
+        "builtin-method",
+        "method",
+        "class",
+        "object",
+        "lambda",
+        "wrapped",
+    ],
+)
+def test_repr_is_the_reference(loop, callback, args, debug):
+    loop.set_debug(debug)
+    handle = loop.call_soon(callback, *args)
+    text = re.sub(r"created at .*>", "", repr(handle))
+    assert text == reference_reprs(handle, loop)
+    handle.cancel()
+    turn(loop)
+
+
+def test_repr_of_an_argument_may_raise(loop):
+    class Awkward:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    loop.set_debug(True)
+    handle = loop.call_soon(nothing, Awkward())
+    assert "Awkward" in repr(handle)  # reprlib's way out
+    handle.cancel()
+    turn(loop)
+
+
+def test_repr_of_a_callback_may_raise(loop):
+    class Awkward:
+        def __call__(self):
+            pass
+
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    handle = loop.call_soon(Awkward())
+    with pytest.raises(ZeroDivisionError):
+        repr(handle)
+    handle.cancel()
+    assert repr(handle) == "<Handle cancelled>"
+    turn(loop)
+
+
+def test_debug_repr_outlives_debug_mode(loop):
+    loop.set_debug(True)
+    handle = loop.call_soon(nothing, 1)
+    handle.cancel()
+    text = repr(handle)
+    loop.set_debug(False)
+    assert repr(handle) == text
+    assert "nothing(1)" in text
+    turn(loop)

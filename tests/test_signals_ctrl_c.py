@@ -1,0 +1,268 @@
+"""Ctrl-C and other signals that end a program."""
+
+import asyncio
+import signal
+
+import pytest
+
+SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM]
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """Each test leaves handlers and the wake-up descriptor as it found them."""
+    before = {signum: signal.getsignal(signum) for signum in [*SIGNALS, signal.SIGINT]}
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd)
+    yield
+    after = {signum: signal.getsignal(signum) for signum in before}
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    fd_after = signal.set_wakeup_fd(fd)
+    assert after == before
+    assert fd_after == fd
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_of_an_idle_loop(run_script):
+    result = run_script(
+        """
+        import os, signal, threading, time
+        loop = new_event_loop()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            loop.run_forever()
+        except KeyboardInterrupt:
+            print("interrupted", loop.is_running(), asyncio._get_running_loop())
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        print("closed")
+        """
+    )
+    assert result.stdout == "interrupted False None\nclosed\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_of_a_busy_loop(run_script):
+    result = run_script(
+        """
+        import os, signal, threading
+        loop = new_event_loop()
+        def again():
+            loop.call_soon(again)
+        loop.call_soon(again)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            loop.run_forever()
+        except KeyboardInterrupt:
+            print("interrupted", loop.is_running())
+        loop.close()
+        """
+    )
+    assert result.stdout == "interrupted False\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_of_run_until_complete(run_script):
+    result = run_script(
+        """
+        import os, signal, threading
+        loop = new_event_loop()
+        async def main():
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                print("cleaned up")
+        task = loop.create_task(main())
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            print("interrupted", task.done())
+        task.cancel()
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            print("cancelled")
+        loop.close()
+        """
+    )
+    assert result.stdout == "interrupted False\ncleaned up\ncancelled\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "await asyncio.sleep(1000)",
+        "await asyncio.get_running_loop().create_future()",
+        "while True: await asyncio.sleep(0)",
+    ],
+    ids=["timer", "idle", "busy"],
+)
+def test_ctrl_c_cancels_the_main_task(run_script, wait):
+    result = run_script(
+        f"""
+        import os, signal, threading
+        async def main():
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                {wait}
+            except asyncio.CancelledError:
+                print("cancelled")
+                await asyncio.sleep(0.01)
+                print("cleaned up")
+                raise
+        try:
+            run(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert result.stdout == "cancelled\ncleaned up\ninterrupted\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_twice(run_script):
+    """The second does not wait for a task that ignores the first."""
+    result = run_script(
+        """
+        import os, signal, threading
+        def interrupt():
+            os.kill(os.getpid(), signal.SIGINT)
+        async def main():
+            threading.Timer(0.1, interrupt).start()
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                print("ignored", flush=True)
+                threading.Timer(0.1, interrupt).start()
+                await asyncio.sleep(1000)
+        try:
+            run(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert result.stdout == "ignored\ninterrupted\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_with_a_handler_of_the_loop(run_script):
+    result = run_script(
+        """
+        import os, signal, threading
+        async def main():
+            loop = asyncio.get_running_loop()
+            stopped = asyncio.Event()
+            loop.add_signal_handler(signal.SIGINT, stopped.set)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await stopped.wait()
+            print("stopped")
+        run(main())
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """
+    )
+    assert result.stdout == "stopped\nTrue\n"
+    assert result.stderr == ""
+
+
+def test_ctrl_c_without_a_handler_kills_as_any_program(run_script):
+    """The exit status tells the shell of the signal."""
+    result = run_script(
+        """
+        import os, signal, threading
+        async def main():
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(1000)
+        run(main())
+        """,
+        returncode=-signal.SIGINT,
+    )
+    assert "KeyboardInterrupt" in result.stderr
+
+
+def test_ctrl_c_while_ignored(run_script):
+    result = run_script(
+        """
+        import os, signal, threading
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        async def main():
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(0.05)
+            print("alive")
+        run(main())
+        """
+    )
+    assert result.stdout == "alive\n"
+
+
+def test_sigterm_ends_an_idle_program(run_script):
+    """Without a handler the default applies at once."""
+    result = run_script(
+        """
+        import os, signal, threading
+        loop = new_event_loop()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        loop.run_forever()
+        """,
+        returncode=-signal.SIGTERM,
+    )
+    assert result.stderr == ""
+
+
+def test_signals_reach_the_handler_while_a_thread_holds_on(run_script):
+    """A loop whose executor is busy with pure Python still answers."""
+    result = run_script(
+        """
+        import os, signal, threading
+        done = False
+        def spin():
+            while not done:
+                pass
+        async def main():
+            global done
+            loop = asyncio.get_running_loop()
+            job = loop.run_in_executor(None, spin)
+            called = asyncio.Event()
+            loop.add_signal_handler(signal.SIGUSR1, called.set)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await called.wait()
+            done = True
+            await job
+            print("done")
+        run(main())
+        """
+    )
+    assert result.stdout == "done\n"
+
+
+def test_a_loop_that_was_not_closed_at_exit_with_handlers(run_script):
+    result = run_script(
+        """
+        import signal
+        loop = new_event_loop()
+        loop.add_signal_handler(signal.SIGUSR1, print)
+        loop.stop()
+        loop.run_forever()
+        print("leaving")
+        """
+    )
+    assert result.stdout == "leaving\n"
+
+
+def test_sigchld_handler_beside_subprocesses(loop, run):
+    """A program's own SIGCHLD handler and a subprocess do not get in each other's way."""
+    calls = []
+    loop.add_signal_handler(signal.SIGCHLD, calls.append, 1)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("true")
+        assert await process.wait() == 0
+        while not calls:
+            await asyncio.sleep(0.001)
+
+    run(main())
+    loop.remove_signal_handler(signal.SIGCHLD)

@@ -1,0 +1,370 @@
+"""Cancelled sock_* coroutines, and those that share a descriptor with others."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+from iosupport import capture, in_thread, is_stock, raw_pair, tcp_socketpair, turns
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def pair(request):
+    a, b = socket.socketpair() if request.param == "unix" else tcp_socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        yield a, b
+
+
+def test_cancelled_before_its_first_step_takes_nothing(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        b.send(b"kept")
+        task = asyncio.create_task(loop.sock_recv(a, 100))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await loop.sock_recv(a, 100) == b"kept"
+
+    run(main())
+
+
+def test_closed_without_a_step_takes_nothing(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        b.send(b"kept")
+        coro = loop.sock_recv(a, 100)
+        coro.close()
+        assert await loop.sock_recv(a, 100) == b"kept"
+
+    run(main())
+
+
+def test_cancelled_while_waiting(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 100))
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert loop.remove_reader(a) is False
+        b.send(b"kept")
+        await turns()
+        assert await loop.sock_recv(a, 100) == b"kept"
+
+    run(main())
+
+
+def test_cancelled_in_the_turn_in_which_data_came(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        for _ in range(20):
+            task = asyncio.create_task(loop.sock_recv(a, 100))
+            await turns()
+            b.send(b"kept")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await loop.sock_recv(a, 100) == b"kept"
+
+    run(main())
+
+
+@pytest.mark.parametrize("order", ["cancel first", "data first"])
+def test_cancelled_by_a_callback_of_the_same_poll(loop, run, pair, order):
+    if is_stock(loop):
+        pytest.skip("drops what it read when the cancellation comes after the read")
+    a, b = pair
+
+    async def main():
+        c, d = socket.socketpair()
+        with c, d:
+            for _ in range(20):
+                task = asyncio.create_task(loop.sock_recv(a, 100))
+                if order == "data first":
+                    await turns()
+
+                def cancel(task=task):
+                    loop.remove_reader(c)
+                    c.recv(1)
+                    task.cancel()
+
+                loop.add_reader(c, cancel)
+                await turns()
+                for sock in (d, b) if order == "cancel first" else (b, d):
+                    sock.send(b"k")
+                try:
+                    assert await task == b"k"
+                except asyncio.CancelledError:
+                    assert await loop.sock_recv(a, 100) == b"k"
+                await turns()
+                loop.remove_reader(c)
+
+    run(main())
+
+
+def test_timeouts_lose_nothing(loop, run, pair):
+    if is_stock(loop):
+        pytest.skip("drops what it read when the cancellation comes after the read")
+    a, b = pair
+    total = 2000
+
+    def send():
+        for number in range(total):
+            b.send(b"%d," % number)
+            if number % 3 == 0:
+                time.sleep(0.0002)
+
+    async def main():
+        received = bytearray()
+        b.setblocking(True)
+        sending = in_thread(send)
+        while received.count(b",") < total:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.0003):
+                    received += await loop.sock_recv(a, 7)
+        await sending
+        assert received == b"".join(b"%d," % number for number in range(total))
+
+    run(main())
+
+
+def test_timeout_then_data(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(a, 10), 0.01)
+        b.send(b"x")
+        assert await asyncio.wait_for(loop.sock_recv(a, 10), 10) == b"x"
+
+    run(main())
+
+
+def test_cancelled_accept_loses_no_client(loop, run):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            for _ in range(10):
+                task = asyncio.create_task(loop.sock_accept(listener))
+                await turns()
+                with socket.create_connection(listener.getsockname()) as client:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    conn, address = await loop.sock_accept(listener)
+                    conn.close()
+                    assert address == client.getsockname()
+
+    run(main())
+
+
+def test_cancelled_sendall_stops_sending(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_sendall(a, bytes(20_000_000)))
+        await turns()
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert loop.remove_writer(a) is False
+        # What the kernel took arrives, and nothing after it.
+        a.shutdown(socket.SHUT_WR)
+        received = 0
+        while chunk := await loop.sock_recv(b, 1 << 18):
+            received += len(chunk)
+        assert 0 < received < 20_000_000
+
+    run(main())
+
+
+def test_cancelled_connect(loop, run):
+    async def main():
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            # A full accept queue keeps further connections waiting.
+            waiting = []
+            try:
+                while True:
+                    sock = socket.socket()
+                    sock.setblocking(False)
+                    waiting.append(sock)
+                    async with asyncio.timeout(0.2):
+                        await loop.sock_connect(sock, listener.getsockname())
+            except TimeoutError:
+                assert loop.remove_writer(waiting[-1]) is False
+            finally:
+                for sock in waiting:
+                    sock.close()
+            assert len(waiting) < 20
+
+    run(main())
+
+
+# Beside other users of the descriptor
+
+
+def test_reader_and_writer_at_once(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        receiving = asyncio.create_task(loop.sock_recv(a, 10))
+        sending = asyncio.create_task(loop.sock_sendall(a, bytes(5_000_000)))
+        await turns()
+        assert not receiving.done()
+        assert not sending.done()
+        b.send(b"x")
+        assert await receiving == b"x"
+        assert not sending.done()
+        left = 5_000_000
+        while left:
+            left -= len(await loop.sock_recv(b, 1 << 18))
+        await sending
+
+    run(main())
+
+
+def test_waiting_replaces_a_reader_callback(loop, run, pair):
+    a, b = pair
+    stale = []
+
+    async def main():
+        loop.add_reader(a, stale.append, 1)
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await turns()
+        b.send(b"x")
+        assert await task == b"x"
+        assert loop.remove_reader(a) is False
+
+    run(main())
+    assert stale == []
+
+
+def test_callback_added_later_survives_the_cancelled_wait(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await turns()
+        seen = loop.create_future()
+
+        def on_readable():
+            loop.remove_reader(a)
+            seen.set_result(a.recv(10))
+
+        loop.add_reader(a, on_readable)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        b.send(b"x")
+        assert await seen == b"x"
+
+    run(main())
+
+
+def test_descriptor_of_a_transport_is_refused(loop, run):
+    async def main():
+        async with raw_pair() as (protocol, _):
+            protocol.transport.pause_reading()
+            sock = socket.socket(
+                fileno=protocol.transport.get_extra_info("socket").fileno()
+            )
+            sock.setblocking(False)
+            try:
+                with pytest.raises(
+                    RuntimeError, match=r"File descriptor .* is used by transport"
+                ):
+                    await loop.sock_recv(sock, 10)
+                with pytest.raises(
+                    RuntimeError, match=r"File descriptor .* is used by transport"
+                ):
+                    await loop.sock_sendall(sock, bytes(10_000_000))
+            finally:
+                sock.detach()
+
+    run(main())
+
+
+def test_works_with_wait_for_gather_and_shield(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        reads = asyncio.gather(loop.sock_recv(a, 1), loop.sock_recv(b, 1))
+        await turns()
+        a.send(b"1")
+        b.send(b"2")
+        assert await reads == [b"2", b"1"]
+        inner = asyncio.create_task(loop.sock_recv(a, 1))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(inner), 0.01)
+        b.send(b"3")
+        assert await inner == b"3"
+        done, pending = await asyncio.wait(
+            [asyncio.create_task(loop.sock_sendall(a, b"x"))]
+        )
+        assert len(done) == 1 and not pending
+
+    run(main())
+
+
+def test_awaited_from_a_generator_based_step(loop, run, pair):
+    a, b = pair
+
+    class Wrapped:
+        def __await__(self):
+            return loop.sock_recv(a, 10).__await__()
+
+    async def main():
+        b.send(b"x")
+        assert await Wrapped() == b"x"
+        task = asyncio.ensure_future(Wrapped())
+        await turns()
+        b.send(b"y")
+        assert await task == b"y"
+
+    run(main())
+
+
+def test_many_pairs_at_once(loop, run):
+    count = 100
+
+    async def main():
+        pairs = [socket.socketpair() for _ in range(count)]
+        try:
+            for a, b in pairs:
+                a.setblocking(False)
+                b.setblocking(False)
+
+            async def echo(sock):
+                while data := await loop.sock_recv(sock, 1000):
+                    await loop.sock_sendall(sock, data)
+
+            async def ask(sock, index):
+                for turn in range(10):
+                    message = b"%d/%d" % (index, turn)
+                    await loop.sock_sendall(sock, message)
+                    assert await loop.sock_recv(sock, 1000) == message
+                sock.shutdown(socket.SHUT_WR)
+
+            await asyncio.gather(
+                *(echo(b) for _, b in pairs),
+                *(ask(a, index) for index, (a, _) in enumerate(pairs)),
+            )
+        finally:
+            for a, b in pairs:
+                a.close()
+                b.close()
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []

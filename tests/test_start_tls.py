@@ -1,0 +1,404 @@
+"""start_tls of transports and streams, TLS in TLS."""
+
+import asyncio
+import socket
+import ssl
+import sys
+
+import pytest
+from iosupport import (
+    Recorder,
+    capture,
+    digest,
+    is_stock,
+    pattern,
+    settle,
+    turns,
+)
+from tlssupport import Buffered, Certificates, Peer, tls_pair
+
+
+@pytest.fixture(scope="module")
+def tls():
+    return Certificates()
+
+
+@pytest.mark.parametrize("factory", [Recorder, Buffered])
+def test_start_tls(loop, run, tls, factory):
+    data = pattern(1_000_000)
+
+    async def main():
+        a, b = socket.socketpair()
+        transport_a, server = await loop.create_connection(factory, sock=a)
+        transport_b, client = await loop.create_connection(factory, sock=b)
+        transport_b.write(b"plain question")
+        await server.received(14)
+        transport_a.write(b"plain answer")
+        await client.received(12)
+        server.data.clear()
+        client.data.clear()
+        server.transport, client.transport = await asyncio.gather(
+            loop.start_tls(transport_a, server, tls.server, server_side=True),
+            loop.start_tls(
+                transport_b, client, tls.client, server_hostname="localhost"
+            ),
+        )
+        assert client.transport.get_extra_info("ssl_object") is not None
+        assert client.transport.get_extra_info("sslcontext") is tls.client
+        assert client.transport.get_protocol() is client
+        assert client.events.count("made") == 1
+        client.transport.write(data)
+        server.transport.write(data[::-1])
+        assert digest(await server.received(len(data))) == digest(data)
+        assert digest(await client.received(len(data))) == digest(data[::-1])
+        client.transport.close()
+        assert await client.lost is None
+        assert await server.lost is None
+        await settle()
+        assert a.fileno() == b.fileno() == -1
+
+    run(main())
+
+
+def test_start_tls_of_streams(loop, run, tls):
+    async def handle(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"OK\n")
+        await writer.drain()
+        await writer.start_tls(tls.server)
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname()
+            )
+            writer.write(b"STARTTLS\n")
+            assert await reader.readline() == b"OK\n"
+            await writer.start_tls(tls.client, server_hostname="localhost")
+            writer.write(b"secret\n")
+            assert await reader.readline() == b"SECRET\n"
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        await settle()
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+def test_start_tls_that_fails(loop, run, tls):
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            b.sendall(b"this is no handshake at all\r\n")
+            with pytest.raises(ssl.SSLError):
+                await loop.start_tls(
+                    transport, protocol, tls.client, server_hostname="localhost"
+                )
+            assert transport.is_closing()
+            await settle()
+            assert a.fileno() == -1
+
+    run(main())
+
+
+def test_start_tls_cancelled(loop, run, tls):
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            task = asyncio.create_task(
+                loop.start_tls(
+                    transport, protocol, tls.client, server_hostname="localhost"
+                )
+            )
+            await settle()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await settle()
+            assert transport.is_closing()
+            assert a.fileno() == -1
+
+    run(main())
+
+
+def test_wrong_arguments_of_start_tls(loop, run, tls):
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            with pytest.raises(
+                TypeError,
+                match=r"sslcontext is expected to be an instance of ssl\.SSLContext",
+            ):
+                await loop.start_tls(transport, protocol, None)
+            with pytest.raises(TypeError, match="is not supported by start_tls"):
+                await loop.start_tls(asyncio.Transport(), protocol, tls.client)
+            assert transport.is_reading()
+            transport.close()
+            await protocol.lost
+            await turns()
+
+    run(main())
+
+
+def test_tls_in_tls(loop, run, tls):
+    data = pattern(300_000)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            outer = client.transport, server.transport
+            client.transport, server.transport = await asyncio.gather(
+                loop.start_tls(
+                    outer[0], client, tls.client, server_hostname="localhost"
+                ),
+                loop.start_tls(outer[1], server, tls.server, server_side=True),
+            )
+            client.transport.write(data)
+            assert digest(await server.received(len(data))) == digest(data)
+            server.transport.write(data)
+            assert digest(await client.received(len(data))) == digest(data)
+            client.transport.close()
+            await client.lost
+            await server.lost
+
+    run(main())
+
+
+# The handshake has begun before start_tls() has
+
+
+def test_hello_in_the_reader(loop, run, tls):
+    """The ClientHello comes in one segment with the command before it."""
+    if is_stock(loop) and sys.version_info < (3, 14):
+        pytest.skip("asyncio waits in vain")
+
+    async def handle(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        await asyncio.sleep(0.01)  # all of it is in the reader
+        await writer.start_tls(tls.server)
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            sock = socket.create_connection(server.sockets[0].getsockname())
+            peer = Peer(tls.client, hostname="localhost")
+            peer.theirs.close()
+            peer.sock.close()
+            peer.sock = sock
+            sock.setblocking(False)
+            with sock:
+                with pytest.raises(ssl.SSLWantReadError):
+                    peer.tls.do_handshake()
+                await peer.send(b"STARTTLS\n" + peer.outgoing.read())
+                await peer.handshake()
+                await peer.send(peer.encrypt(b"secret\n"))
+                assert await peer.receive(7) == b"SECRET\n"
+                assert await peer.receive(1) == b""
+                await peer.send(peer.goodbye())
+        await settle()
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+def test_start_tls_over_unix_sockets(loop, run, tls, tmp_path):
+    async def handle(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"OK\n")
+        await writer.start_tls(tls.server)
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        path = str(tmp_path / "socket")
+        async with await asyncio.start_unix_server(handle, path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"STARTTLS\n")
+            assert await reader.readline() == b"OK\n"
+            await writer.start_tls(tls.client, server_hostname="localhost")
+            writer.write(b"secret\n")
+            assert await reader.readline() == b"SECRET\n"
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        await settle()
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize("turn", range(1, 13))
+def test_start_tls_cancelled_at_any_turn(loop, run, tls, turn):
+    async def main():
+        a, b = socket.socketpair()
+        transport_a, server = await loop.create_connection(Recorder, sock=a)
+        transport_b, client = await loop.create_connection(Recorder, sock=b)
+        tasks = [
+            asyncio.create_task(
+                loop.start_tls(transport_a, server, tls.server, server_side=True)
+            ),
+            asyncio.create_task(
+                loop.start_tls(
+                    transport_b, client, tls.client, server_hostname="localhost"
+                )
+            ),
+        ]
+        await turns(turn)
+        tasks[turn % 2].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, asyncio.Transport):
+                result.abort()
+        transport_a.close()
+        transport_b.close()
+        await settle()
+        await settle()
+        assert a.fileno() == b.fileno() == -1
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+class Foreign(asyncio.Transport):
+    """A transport that is somebody else's: it hands everything through to another."""
+
+    _start_tls_compatible = True
+
+    def __init__(self, below):
+        super().__init__()
+        self.below = below
+        self.protocol = None
+
+    def __getattr__(self, name):
+        return getattr(self.below, name)
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+        self.below.set_protocol(Relay(self, protocol))
+
+    def get_protocol(self):
+        return self.protocol
+
+    def get_extra_info(self, name, default=None):
+        return self.below.get_extra_info(name, default)
+
+
+for _name in [
+    "write",
+    "close",
+    "abort",
+    "pause_reading",
+    "resume_reading",
+    "is_closing",
+    "get_write_buffer_size",
+]:
+
+    def _forward(self, *args, _name=_name):
+        return getattr(self.below, _name)(*args)
+
+    setattr(Foreign, _name, _forward)
+
+
+class Relay(asyncio.BufferedProtocol):
+    """Calls the protocol of a Foreign, by whichever interface that has."""
+
+    def __init__(self, transport, protocol):
+        self.transport, self.protocol = transport, protocol
+        self.buffer = bytearray(1000)
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        data = bytes(self.buffer[:nbytes])
+        if isinstance(self.protocol, asyncio.BufferedProtocol):
+            while data:
+                room = self.protocol.get_buffer(len(data))
+                count = min(len(room), len(data))
+                room[:count] = data[:count]
+                self.protocol.buffer_updated(count)
+                data = data[count:]
+        else:
+            self.protocol.data_received(data)
+
+    def __getattr__(self, name):
+        return getattr(self.protocol, name)
+
+    def eof_received(self):
+        return self.protocol.eof_received()
+
+    def connection_lost(self, exc):
+        self.protocol.connection_lost(exc)
+
+    def pause_writing(self):
+        self.protocol.pause_writing()
+
+    def resume_writing(self):
+        self.protocol.resume_writing()
+
+
+@pytest.mark.parametrize("factory", [Recorder, Buffered])
+def test_start_tls_over_a_transport_of_somebody_else(loop, run, tls, factory):
+    data = pattern(1_000_000)
+
+    async def main():
+        a, b = socket.socketpair()
+        transport_a, server = await loop.create_connection(factory, sock=a)
+        transport_b, client = await loop.create_connection(factory, sock=b)
+        server.transport, client.transport = await asyncio.gather(
+            loop.start_tls(Foreign(transport_a), server, tls.server, server_side=True),
+            loop.start_tls(
+                Foreign(transport_b), client, tls.client, server_hostname="localhost"
+            ),
+        )
+        client.transport.write(data)
+        server.transport.write(data[::-1])
+        assert digest(await server.received(len(data))) == digest(data)
+        assert digest(await client.received(len(data))) == digest(data[::-1])
+        assert client.transport.get_extra_info("socket").fileno() == b.fileno()
+        client.transport.write(b"last words")
+        client.transport.close()
+        assert await client.lost is None
+        assert await server.lost is None
+        assert server.data[-10:] == b"last words"
+        await settle()
+        assert a.fileno() == b.fileno() == -1
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+def test_start_tls_of_a_lost_transport(loop, run, tls):
+    if is_stock(loop):
+        pytest.skip("asyncio waits for ssl_handshake_timeout")
+
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(Recorder, sock=a)
+            transport.close()
+            await protocol.lost
+            await turns()
+            with pytest.raises(ConnectionResetError):
+                await loop.start_tls(
+                    transport, protocol, tls.client, server_hostname="localhost"
+                )
+
+    run(main())

@@ -1,0 +1,170 @@
+"""When writes leave, in how many pieces, and what of them is copied."""
+
+import asyncio
+import select
+import socket
+import struct
+import sys
+
+import pytest
+from iosupport import Recorder, fill, is_stock, raw_pair, settle, turns
+
+SMALL = 16 * 1024
+"""fastloop sends at once from this size on."""
+
+
+def segments(sock):
+    """How many TCP segments with data a socket has received; None if nobody knows."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return struct.unpack_from("I", info, 152)[0] if len(info) >= 156 else None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="is Linux's")
+def test_small_writes_of_a_turn_leave_together(loop, run):
+    if is_stock(loop):
+        pytest.skip("sends each at once")
+
+    async def main():
+        async with raw_pair(tcp=True) as (protocol, peer):
+            if segments(peer) is None:
+                pytest.skip("an old kernel")
+            for round_ in range(1, 4):
+                for _ in range(4):
+                    protocol.transport.write(b"x" * 256)
+                protocol.transport.writelines([b"y" * 100] * 10)
+                await settle()
+                assert segments(peer) == round_
+                assert len(peer.recv(10_000)) == 4 * 256 + 1000
+
+    run(main())
+
+
+def peek(sock):
+    """How many bytes wait in a socket."""
+    if not select.select([sock], [], [], 0)[0]:
+        return 0
+    return len(sock.recv(1 << 20, socket.MSG_PEEK))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_when_a_write_leaves(loop, run, kind):
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            transport = protocol.transport
+            small, large = (
+                kind(b"s" * (SMALL - 1)),
+                kind(b"l" * SMALL),
+            )
+            transport.write(small)
+            assert peek(peer) == (len(small) if is_stock(loop) else 0)
+            await turns(1)
+            assert peek(peer) == len(small)
+            peer.recv(1 << 20)
+            transport.write(large)
+            assert peek(peer) == len(large)
+            peer.recv(1 << 20)
+            # Many small ones are large together.
+            for _ in range(16):
+                transport.write(kind(b"m" * 1024))
+            assert peek(peer) == SMALL
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["close", "abort", "write_eof", "size"])
+def test_what_sends_small_writes_early(loop, run, method):
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            transport = protocol.transport
+            transport.write(b"early")
+            if method == "size":
+                assert transport.get_write_buffer_size() == 0
+            else:
+                getattr(transport, method)()
+            assert peer.recv(100) == b"early"
+
+    run(main())
+
+
+def test_bytes_are_not_copied(loop, run):
+    if is_stock(loop) and sys.version_info < (3, 12):
+        pytest.skip("keeps a bytearray")
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            fill(protocol.transport.get_extra_info("socket")._sock)
+            data = bytes(1_000_000)
+            before = sys.getrefcount(data)
+            protocol.transport.write(data)
+            assert sys.getrefcount(data) > before  # kept, not copied
+            assert protocol.transport.get_write_buffer_size() == len(data)
+            protocol.transport.abort()
+            await protocol.lost
+            await turns()
+            assert sys.getrefcount(data) == before
+            peer.close()
+
+    run(main())
+
+
+def test_a_buffer_may_be_resized_after_write(loop, run):
+    """What is kept is a copy: the caller's buffer is not locked."""
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            fill(protocol.transport.get_extra_info("socket")._sock)
+            data = bytearray(b"x" * 300_000)
+            protocol.transport.write(data)
+            data.clear()
+            data += b"y" * 10
+            assert protocol.transport.get_write_buffer_size() == 300_000
+            protocol.transport.abort()
+            peer.close()
+
+    run(main())
+
+
+def test_water_marks_count_what_was_written_in_the_same_turn(loop, run):
+    class Counting(Recorder):
+        def pause_writing(self):
+            super().pause_writing()
+            self.paused_at = self.transport.get_write_buffer_size()
+
+    async def main():
+        async with raw_pair(Counting) as (protocol, peer):
+            fill(protocol.transport.get_extra_info("socket")._sock)
+            protocol.transport.set_write_buffer_limits(high=1000)
+            for number in range(1, 11):
+                protocol.transport.write(b"x" * 100)
+                assert "pause" not in protocol.events, number
+            protocol.transport.write(b"x")
+            await turns(2)
+            assert protocol.events.count("pause") == 1
+            assert protocol.paused_at == 1001
+            peer.close()
+            protocol.transport.abort()
+
+    run(main())
+
+
+def test_drain_blocks_until_a_large_write_is_read(loop, run):
+    size = 100 * 1024 * 1024
+
+    async def main():
+        ours, peer = socket.socketpair()
+        peer.setblocking(False)
+        _, writer = await asyncio.open_connection(sock=ours)
+        with peer:
+            writer.write(bytes(size))
+            drain = asyncio.ensure_future(writer.drain())
+            await settle()
+            assert not drain.done()
+            received = 0
+            while received < size:
+                received += len(await loop.sock_recv(peer, 1 << 20))
+            await drain
+            assert writer.transport.get_write_buffer_size() == 0
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())

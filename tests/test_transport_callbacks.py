@@ -1,0 +1,538 @@
+"""Whatever a protocol does or raises inside the callbacks of a stream transport."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+import pytest
+from iosupport import (
+    TIMEOUT,
+    BufferedRecorder,
+    Recorder,
+    capture,
+    finish,
+    in_thread,
+    is_stock,
+    raw_pair,
+    read_exactly,
+    settle,
+    turns,
+)
+
+BOTH = pytest.mark.parametrize("base", [Recorder, BufferedRecorder])
+
+
+def acting(base, when, action, times=1):
+    """A protocol class that calls action(protocol) inside its callback `when`."""
+
+    class Acting(base):
+        left = times
+
+        def note(self, event):
+            super().note(event)
+            if event == when and self.left:
+                self.left -= 1
+                action(self)
+
+        def get_buffer(self, sizehint):
+            buffer = super().get_buffer(sizehint)
+            if when == "get_buffer" and self.left:
+                self.left -= 1
+                action(self)
+            return buffer
+
+    return Acting
+
+
+def raising(base, when, exc):
+    def action(protocol):
+        raise exc
+
+    return acting(base, when, action)
+
+
+@pytest.mark.parametrize("name", ["close", "abort"])
+@pytest.mark.parametrize("when", ["made", "data", "eof", "get_buffer", "lost"])
+@BOTH
+def test_ended_inside_a_callback(loop, run, base, when, name):
+    if when == "get_buffer" and base is Recorder:
+        pytest.skip("has no get_buffer()")
+    contexts = capture(loop)
+
+    async def main():
+        async with raw_pair(
+            acting(base, when, lambda protocol: getattr(protocol.transport, name)())
+        ) as (protocol, peer):
+            with contextlib.suppress(
+                BrokenPipeError
+            ):  # ended before it could be sent to
+                peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is None
+            await settle()
+            assert protocol.events.count("lost") == 1
+            assert protocol.events[-1] == "lost"
+            if when in ("made", "data", "get_buffer"):
+                assert "eof" not in protocol.events
+            assert await in_thread(peer.recv, 1) == b""
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize("name", ["close", "abort"])
+@pytest.mark.parametrize("when", ["pause", "resume"])
+def test_ended_inside_flow_control(loop, run, when, name):
+    if when == "resume" and is_stock(loop):
+        pytest.skip("tells the loss twice if nothing is left to send")
+    contexts = capture(loop)
+
+    async def main():
+        factory = acting(
+            Recorder, when, lambda protocol: getattr(protocol.transport, name)()
+        )
+        async with raw_pair(factory, size=8192) as (protocol, peer):
+            protocol.transport.write(bytes(3_000_000))
+            received = await in_thread(read_exactly, peer, 3_000_001)
+            assert await protocol.lost is None
+            await settle()
+            assert protocol.events.count("lost") == 1
+            if name == "close":
+                assert len(received) == 3_000_000
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize(
+    "when", ["made", "data", "eof", "get_buffer", "pause", "resume"]
+)
+@BOTH
+def test_protocol_replaced_inside_a_callback(loop, run, base, when):
+    if when == "get_buffer" and base is Recorder:
+        pytest.skip("has no get_buffer()")
+    contexts = capture(loop)
+
+    async def main():
+        new = BufferedRecorder() if base is Recorder else Recorder()
+
+        def replace(protocol):
+            # asyncio tells an exchanged protocol of bytes that its predecessor's buffer holds.
+            target = BufferedRecorder() if when == "get_buffer" else new
+            new.stand_in = target
+            target.transport = protocol.transport
+            protocol.transport.set_protocol(target)
+
+        async with raw_pair(acting(base, when, replace), size=8192) as (protocol, peer):
+            protocol.transport.write(bytes(300_000))
+            peer.send(b"x")
+            await in_thread(read_exactly, peer, 300_000)
+            peer.shutdown(socket.SHUT_WR)
+            while not hasattr(new, "stand_in"):
+                await asyncio.sleep(0)
+            await new.stand_in.lost
+            assert "lost" not in protocol.events
+            protocol.lost.set_result(None)
+            await turns()
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize(
+    "when", ["made", "data", "eof", "get_buffer", "pause", "resume", "lost"]
+)
+@BOTH
+def test_everything_called_inside_a_callback(loop, run, base, when):
+    if when == "get_buffer" and base is Recorder:
+        pytest.skip("has no get_buffer()")
+    contexts = capture(loop)
+
+    def action(protocol):
+        transport = protocol.transport
+        repr(transport)
+        transport.pause_reading()
+        transport.resume_reading()
+        transport.write(b"w" * 10)
+        transport.writelines([b"w" * 5, b"w" * 5])
+        transport.get_write_buffer_size()
+        transport.set_write_buffer_limits(high=50_000)
+        transport.get_extra_info("peername")
+        transport.set_protocol(protocol)
+        assert transport.get_protocol() is protocol
+        transport.is_closing()
+        transport.can_write_eof()
+
+    if when == "lost":
+
+        def action(protocol):
+            transport = protocol.transport
+            repr(transport)
+            transport.pause_reading()
+            transport.resume_reading()
+            transport.write(b"dropped")
+            transport.write_eof()
+            transport.get_write_buffer_size()
+            transport.is_closing()
+            transport.close()
+
+    async def main():
+        async with raw_pair(acting(base, when, action), size=8192) as (protocol, peer):
+            protocol.transport.write(bytes(300_000))
+            peer.send(b"x")
+            size = (
+                300_020
+                if when in ("made", "data", "get_buffer", "pause", "resume")
+                else 300_000
+            )
+            assert len(await in_thread(read_exactly, peer, size)) == size
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.lost
+            await turns()
+            assert protocol.data == b"x"
+            assert protocol.events.count("lost") == 1
+
+    run(main())
+    assert contexts == []
+
+
+def test_one_connection_ends_another_that_is_ready(loop, run):
+    async def main():
+        async with (
+            raw_pair() as (first, first_peer),
+            raw_pair() as (second, second_peer),
+        ):
+            first.other, second.other = second, first
+            for protocol in (first, second):
+
+                def note(event, protocol=protocol, note=protocol.note):
+                    note(event)
+                    if event == "data":
+                        protocol.other.transport.abort()
+
+                protocol.note = note
+            first_peer.send(b"x")
+            second_peer.send(b"x")
+            await asyncio.wait(
+                [first.lost, second.lost], return_when=asyncio.FIRST_COMPLETED
+            )
+            await settle()
+            assert first.events.count("data") + second.events.count("data") == 1
+            assert first.events.count("lost") + second.events.count("lost") == 1
+
+    run(main())
+
+
+def test_loop_stopped_inside_data_received(loop, run):
+    async def connect():
+        ours, peer = socket.socketpair()
+        stopping = acting(Recorder, "data", lambda protocol: loop.stop(), times=3)
+        return (await loop.create_connection(stopping, sock=ours))[1], peer
+
+    protocol, peer = run(connect())
+    with peer:
+        for turn in range(3):
+            peer.send(b"x")
+            loop.run_forever()
+            assert len(protocol.data) == turn + 1
+        run(finish(protocol))
+
+
+# Exceptions out of callbacks
+
+
+@pytest.mark.parametrize(
+    ("base", "when", "message"),
+    [
+        (Recorder, "data", "Fatal error: protocol.data_received() call failed."),
+        (Recorder, "eof", "Fatal error: protocol.eof_received() call failed."),
+        (
+            BufferedRecorder,
+            "data",
+            "Fatal error: protocol.buffer_updated() call failed.",
+        ),
+        (
+            BufferedRecorder,
+            "get_buffer",
+            "Fatal error: protocol.get_buffer() call failed.",
+        ),
+        (BufferedRecorder, "eof", "Fatal error: protocol.eof_received() call failed."),
+    ],
+)
+def test_exception_ends_the_connection(loop, run, base, when, message):
+    contexts = capture(loop)
+    exc = ZeroDivisionError(when)
+
+    async def main():
+        async with raw_pair(raising(base, when, exc)) as (protocol, peer):
+            transport = protocol.transport
+            transport.write(b"written before")
+            peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is exc
+            await turns()
+            assert protocol.events.count("lost") == 1
+            assert contexts == [
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": transport,
+                    "protocol": protocol,
+                }
+            ]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("base", "when"),
+    [
+        (Recorder, "data"),
+        (Recorder, "eof"),
+        (BufferedRecorder, "data"),
+        (BufferedRecorder, "get_buffer"),
+    ],
+)
+def test_oserror_ends_the_connection_quietly(loop, run, base, when):
+    contexts = capture(loop)
+    exc = OSError(17, "of the protocol's own")
+
+    async def main():
+        async with raw_pair(raising(base, when, exc)) as (protocol, peer):
+            peer.send(b"x")
+            peer.shutdown(socket.SHUT_WR)
+            assert await protocol.lost is exc
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize(
+    "buffer", [b"", bytearray(), b"read only", "text", None, 5], ids=repr
+)
+def test_wrong_buffers(loop, run, buffer):
+    contexts = capture(loop)
+
+    class Wrong(BufferedRecorder):
+        def get_buffer(self, sizehint):
+            return buffer
+
+    async def main():
+        async with raw_pair(Wrong) as (protocol, peer):
+            peer.send(b"x")
+            exc = await protocol.lost
+            assert len(contexts) == 1
+            assert contexts[0]["exception"] is exc
+            assert contexts[0]["transport"] is protocol.transport
+            assert contexts[0]["protocol"] is protocol
+            if buffer in (b"", bytearray()) and isinstance(buffer, (bytes, bytearray)):
+                assert isinstance(exc, RuntimeError)
+                assert str(exc) == "get_buffer() returned an empty buffer"
+                assert (
+                    contexts[0]["message"]
+                    == "Fatal error: protocol.get_buffer() call failed."
+                )
+            else:
+                assert isinstance(exc, (TypeError, BufferError))
+
+    run(main())
+
+
+@pytest.mark.parametrize("when", ["pause", "resume"])
+def test_exception_out_of_flow_control_is_only_reported(loop, run, when):
+    contexts = capture(loop)
+    exc = ZeroDivisionError(when)
+
+    async def main():
+        async with raw_pair(raising(Recorder, when, exc), size=8192) as (
+            protocol,
+            peer,
+        ):
+            protocol.transport.write(bytes(1_000_000))
+            assert len(await in_thread(read_exactly, peer, 1_000_000)) == 1_000_000
+            await protocol.until(lambda: "resume" in protocol.events)
+            assert protocol.events == ["made", "pause", "resume"]
+            name = f"protocol.{when}_writing() failed"
+            assert contexts == [
+                {
+                    "message": name,
+                    "exception": exc,
+                    "transport": protocol.transport,
+                    "protocol": protocol,
+                }
+            ]
+            assert not protocol.transport.is_closing()
+
+    run(main())
+
+
+def test_exception_out_of_connection_made(loop, run):
+    contexts = capture(loop)
+    exc = ZeroDivisionError("made")
+
+    class Broken(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            raise exc
+
+    async def main():
+        async with raw_pair(Broken) as (protocol, peer):
+            await turns()
+            assert len(contexts) == 1
+            assert contexts[0]["exception"] is exc
+            assert contexts[0]["message"].startswith("Exception in callback ")
+            # The connection is open all the same.
+            peer.send(b"x")
+            await protocol.received(1)
+
+    run(main())
+    assert len(contexts) == 1
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "flush", "peer"])
+def test_exception_out_of_connection_lost(loop, run, how):
+    contexts = capture(loop)
+    exc = ZeroDivisionError("lost")
+
+    async def main():
+        async with raw_pair(raising(Recorder, "lost", exc)) as (protocol, peer):
+            transport = protocol.transport
+            if how == "flush":
+                transport.write(bytes(5_000_000))
+                transport.close()
+                await in_thread(read_exactly, peer, 5_000_000)
+            elif how == "peer":
+                peer.shutdown(socket.SHUT_WR)
+            else:
+                getattr(transport, how)()
+            await protocol.until(lambda: "lost" in protocol.events)
+            protocol.lost.set_result(None)
+            await turns()
+            assert len(contexts) == 1
+            assert contexts[0]["exception"] is exc
+            assert contexts[0]["message"].startswith("Exception in callback ")
+            # The descriptor is closed all the same.
+            assert transport.get_extra_info("socket").fileno() == -1
+            assert await in_thread(peer.recv, 1) == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("base", "when"),
+    [
+        (Recorder, "made"),
+        (Recorder, "data"),
+        (Recorder, "eof"),
+        (Recorder, "resume"),
+        (Recorder, "lost"),
+        (BufferedRecorder, "get_buffer"),
+        (BufferedRecorder, "data"),
+        (BufferedRecorder, "eof"),
+    ],
+)
+def test_exit_leaves_the_loop(loop, run, base, when, exc):
+    contexts = capture(loop)
+    ours, peer = socket.socketpair()
+    protocols = []
+    readers = []
+
+    def factory():
+        protocols.append(raising(base, when, exc("out"))())
+        return protocols[0]
+
+    async def main():
+        await loop.create_connection(factory, sock=ours)
+        protocols[0].transport.write(bytes(3_000_000))
+        readers.append(threading.Thread(target=read_exactly, args=(peer, 3_000_000)))
+        readers[0].start()
+        peer.send(b"x")
+        await protocols[0].until(lambda: "resume" in protocols[0].events)
+        peer.shutdown(socket.SHUT_WR)
+        await protocols[0].lost
+
+    with peer:
+        peer.settimeout(TIMEOUT)
+        task = loop.create_task(main())
+        with pytest.raises(exc, match="out"):
+            loop.run_until_complete(asyncio.wait_for(task, TIMEOUT))
+        assert contexts == []
+        # The loop and the connection are usable afterwards.
+        protocols[0].left = 0
+        run(turns())
+        if protocols[0].transport is not None and "lost" not in protocols[0].events:
+            run(finish(protocols[0]))
+        run(turns())
+        for reader in readers:
+            reader.join(TIMEOUT)
+        assert ours.fileno() == -1
+
+
+@pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
+def test_exit_out_of_pause_writing(loop, run, exc):
+    async def main():
+        async with raw_pair(raising(Recorder, "pause", exc("out"))) as (protocol, _):
+            with pytest.raises(exc, match="out"):
+                protocol.transport.write(bytes(5_000_000))
+            assert not protocol.transport.is_closing()
+
+    run(main())
+
+
+@pytest.mark.parametrize("exc", [asyncio.CancelledError, GeneratorExit])
+def test_other_base_exceptions_are_reported(loop, run, exc):
+    contexts = capture(loop)
+
+    async def main():
+        async with raw_pair(raising(Recorder, "data", exc())) as (protocol, peer):
+            peer.send(b"x")
+            assert isinstance(await protocol.lost, exc)
+
+    run(main())
+    assert [type(context["exception"]) for context in contexts] == [exc]
+
+
+# Protocols that lack methods
+
+
+def test_protocol_without_methods(loop, run):
+    contexts = capture(loop)
+
+    class Bare:
+        def __init__(self):
+            self.lost = loop.create_future()
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
+
+    async def main():
+        async with raw_pair(Bare) as (protocol, peer):
+            peer.send(b"x")
+            assert isinstance(await protocol.lost, AttributeError)
+
+    run(main())
+    assert len(contexts) == 1
+    assert (
+        contexts[0]["message"] == "Fatal error: protocol.data_received() call failed."
+    )
+
+
+def test_methods_set_on_the_instance(loop, run):
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            seen = loop.create_future()
+            peer.send(b"1")
+            await protocol.received(1)
+            replacement = Recorder()
+            replacement.data_received = seen.set_result
+            protocol.transport.set_protocol(replacement)
+            peer.send(b"2")
+            assert await seen == b"2"
+            protocol.transport.set_protocol(protocol)
+
+    run(main())
