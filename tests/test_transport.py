@@ -22,6 +22,7 @@ from iosupport import (
     turns,
     write_pipe,
 )
+from tlssupport import Certificates, tls_pair
 
 
 def test_kind(loop, run):
@@ -272,11 +273,12 @@ def test_no_method_raises_after_a_close_that_flushed(loop, run):
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["tcp", "udp", "read pipe", "write pipe"])
+@pytest.mark.parametrize("kind", ["tcp", "tls", "udp", "read pipe", "write pipe"])
 def test_takes_a_program_s_own_attributes(loop, run, kind):
     """Tests replace write(), libraries hang notes on a transport."""
     pairs = {
         "tcp": raw_pair,
+        "tls": lambda: tls_pair(Certificates()),
         "udp": lambda: endpoint(local_addr=("127.0.0.1", 0)),
         "read pipe": read_pipe,
         "write pipe": write_pipe,

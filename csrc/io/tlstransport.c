@@ -642,6 +642,7 @@ static PyMethodDef tls_methods[] = {
  */
 static PyMemberDef tls_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTls, base.weakrefs), READONLY, NULL},
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlTls, base.dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTls, base.loop), READONLY, NULL},
     {"_app_protocol", T_OBJECT, offsetof(FlTls, base.protocol), READONLY, NULL},
     {"_transport", T_OBJECT, offsetof(FlTls, below), READONLY, NULL},
@@ -652,6 +653,7 @@ static PyMemberDef tls_members[] = {
 };
 
 static PyGetSetDef tls_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_ssl_protocol", tls_get_self, NULL, NULL, NULL},
     {"_app_transport", tls_get_self, NULL, NULL, NULL},
     {"_closed", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_CLOSING},

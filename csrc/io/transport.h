@@ -203,7 +203,6 @@ extern PyMemberDef fl_transport_members[]; /* offsets and private names */
          (void *)offsetof(FlTransport, high_water)},                                   \
         {"_low_water", fl_transport_get_size, fl_transport_set_size, NULL,             \
          (void *)offsetof(FlTransport, low_water)},                                    \
-        {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},    \
     {                                                                                  \
         "_extra", fl_transport_get_extra, NULL, NULL, NULL                             \
     }
