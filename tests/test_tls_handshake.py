@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 import socket
 import ssl
+import weakref
 
 import pytest
 from iosupport import (
@@ -13,6 +15,7 @@ from iosupport import (
     Recorder,
     capture,
     in_thread,
+    is_stock,
     reset,
     settle,
     turns,
@@ -44,6 +47,42 @@ def test_wrong_name(loop, run, tls):
 
     run(main())
     assert contexts == []
+
+
+def test_a_failed_handshake_leaves_nothing_behind(loop, run, tls):
+    """Not even for the collector."""
+    loop.set_debug(False)  # which would report it
+    kept = []
+
+    def factory():
+        kept.append(weakref.ref(recorder := Recorder()))
+        return recorder
+
+    async def attempt(address):
+        context = tls.client_context()
+        kept.append(weakref.ref(context))
+        transport, recorder = await loop.create_connection(factory, *address)
+        try:  # pytest.raises() makes a cycle of its own
+            await loop.start_tls(
+                transport, recorder, context, server_hostname="other.example"
+            )
+        except ssl.SSLCertVerificationError:
+            kept.append(lambda: None)
+
+    async def main():
+        async with tls_server(tls) as (address, _servants):
+            gc.collect()
+            gc.disable()
+            try:
+                await attempt(address)
+                await settle()
+                if not is_stock(loop):
+                    assert [ref() for ref in kept] == [None] * 3
+            finally:
+                gc.enable()
+
+    run(main())
+    assert len(kept) == 3
 
 
 def test_unknown_authority(loop, run, tls):

@@ -657,6 +657,8 @@ static PyGetSetDef tls_getset[] = {
     {"_ssl_protocol", tls_get_self, NULL, NULL, NULL},
     {"_app_transport", tls_get_self, NULL, NULL, NULL},
     {"_closed", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_CLOSING},
+    {"_app_reading_paused", fl_transport_get_flag, NULL, NULL,
+     (void *)FL_TRANSPORT_PAUSED},
     {"_protocol_paused", fl_transport_get_flag, NULL, NULL,
      (void *)FL_TRANSPORT_PROTOCOL_PAUSED},
     {"_high_water", fl_transport_get_size, fl_transport_set_size, NULL,
