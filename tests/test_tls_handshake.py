@@ -54,17 +54,20 @@ def test_a_failed_handshake_leaves_nothing_behind(loop, run, tls):
     loop.set_debug(False)  # which would report it
     kept = []
 
+    class Protocol(asyncio.Protocol):  # a Recorder keeps the exception
+        pass
+
     def factory():
-        kept.append(weakref.ref(recorder := Recorder()))
-        return recorder
+        kept.append(weakref.ref(protocol := Protocol()))
+        return protocol
 
     async def attempt(address):
         context = tls.client_context()
         kept.append(weakref.ref(context))
-        transport, recorder = await loop.create_connection(factory, *address)
+        transport, protocol = await loop.create_connection(factory, *address)
         try:  # pytest.raises() makes a cycle of its own
             await loop.start_tls(
-                transport, recorder, context, server_hostname="other.example"
+                transport, protocol, context, server_hostname="other.example"
             )
         except ssl.SSLCertVerificationError:
             kept.append(lambda: None)
