@@ -18,8 +18,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from harness import ceiling
 from harness.loops import KNOWN
-from harness.report import duration
+from harness.report import amount
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -87,7 +88,7 @@ def setting(run: dict[str, Any]) -> str:
     loops = ", ".join(
         f"{loop} {version}"
         for loop, version in run["loops"].items()
-        if loop not in ("asyncio", "fastloop")
+        if loop not in ("asyncio", "fastloop", ceiling.NAME)
     )
     machine = run["machine"]
     return (
@@ -102,6 +103,7 @@ def setting(run: dict[str, Any]) -> str:
 def table(run: dict[str, Any], keys: list[str]) -> str:
     """Lay out rows in Markdown, the fastest loop of each in bold."""
     loops = list(run["loops"])
+    rivals = [loop for loop in loops if loop != ceiling.NAME]
     lines = [
         "| | " + " | ".join(loops) + " |",
         "|---|" + "---:|" * len(loops),
@@ -110,17 +112,15 @@ def table(run: dict[str, Any], keys: list[str]) -> str:
         row = run["rows"][key]
         medians = row["median"]
         cells = []
+        best = min(medians[loop] for loop in rivals if loop in medians)
         for loop in loops:
             if loop not in medians:
                 cells.append("-")
                 continue
-            if row["metric"] == "voluntary context switches":
-                cells.append(f"{medians[loop]:g}")
-                continue
-            cell = duration(medians[loop])
-            if loop != "uvloop" and "uvloop" in medians:
+            cell = amount(medians[loop], row["metric"])
+            if loop != "uvloop" and medians.get("uvloop") and medians[loop]:
                 cell += f" ({medians['uvloop'] / medians[loop]:.2f})"
-            if medians[loop] == min(medians.values()):
+            if loop in rivals and medians[loop] == best:
                 cell = f"**{cell}**"
             cells.append(cell)
         lines.append(f"| {row['title']} | " + " | ".join(cells) + " |")
@@ -129,7 +129,8 @@ def table(run: dict[str, Any], keys: list[str]) -> str:
 
 def draw(run: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the speed of each loop in each row, asyncio's is 1, on a log scale."""
-    loops = [loop for loop in KNOWN if loop in run["loops"] and loop != "asyncio"]
+    others = ("asyncio", ceiling.NAME)
+    loops = [loop for loop in KNOWN if loop in run["loops"] and loop not in others]
     height = 0.8 / len(loops)
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(rows) + 1.2))
     for place, loop in enumerate(loops):

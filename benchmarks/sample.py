@@ -17,11 +17,13 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from harness.bench import Address, Bench
+from harness import ceiling
+from harness.bench import QUANTILES, Address, Bench
 from harness.clocks import clock_of
 from harness.registry import Row, get_row
 
@@ -56,7 +58,7 @@ def main() -> None:
     result = {
         "value": bench.per_op,
         "passes": bench.passes,
-        "ops": bench.passes * bench.ops,
+        "ops": bench.measured,
         "wall": bench.wall,
     }
     print(json.dumps(result))
@@ -78,6 +80,7 @@ def measure_here(row: Row, factory: LoopFactory, passes: int | None) -> Bench:
         seconds=row.seconds,
         passes=passes,
         new_event_loop=factory,
+        quantile=QUANTILES.get(row.metric),
     )
     coroutine = row.body(bench)
     if coroutine is not None:
@@ -100,6 +103,8 @@ def measure_server(row: Row, loop: str, passes: int | None, wrap: list[str]) -> 
             seconds=row.seconds,
             passes=passes,
             address=address,
+            pid=pid,
+            quantile=QUANTILES.get(row.metric),
         )
         row.body(bench)
     return bench
@@ -111,6 +116,9 @@ def server_process(
 ) -> Iterator[tuple[int, Address]]:
     """Run the row's server in a process of its own; gives its id and address."""
     command = [*wrap, sys.executable, __file__, row.key, loop, "--serve"]
+    if loop == ceiling.NAME:
+        folder = [tempfile.mkdtemp()] if row.ceiling == "unix" else []
+        command = [*wrap, str(ceiling.PROGRAM), *folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

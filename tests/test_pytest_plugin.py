@@ -24,7 +24,7 @@ REGISTERED = any(
 
 INI = """\
 [pytest]
-addopts = -p no:cacheprovider -p no:randomly
+addopts = -p no:cacheprovider -p no:randomly -p no:aiohttp
 filterwarnings = error
 {}
 """
@@ -353,7 +353,16 @@ def test_at_the_end_all_is_as_before(pytester, args):
         """
     )
     before = defaults()
-    plugins = ["-p", "no:asyncio", "-p", "no:anyio", "-p", "no:cacheprovider"]
+    plugins = [
+        "-p",
+        "no:asyncio",
+        "-p",
+        "no:aiohttp",
+        "-p",
+        "no:anyio",
+        "-p",
+        "no:cacheprovider",
+    ]
     if not REGISTERED:
         plugins += ["-p", "fastloop.pytest_plugin"]
     result = pytester.runpytest_inprocess(*plugins, *args)

@@ -7,7 +7,13 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 
+QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
 Address = tuple[str, int] | str  # of a server: host and port, or the path of a socket
+
+
+class MissingError(Exception):
+    """What a row needs is not on this machine."""
 
 
 class Bench:
@@ -15,7 +21,9 @@ class Bench:
 
     A body does its set-up, says ``for _ in bench:``, does ``bench.ops`` operations in
     each pass, and after the loop tells ``check()`` how many it has seen done. Only what
-    is inside the loop is measured.
+    is inside the loop is measured. Where ``ops`` is 0, ``check()`` is told of the
+    measured passes only: those whose number is not 0. Rows that are about latency add
+    to ``latencies`` in each pass.
     """
 
     def __init__(
@@ -27,9 +35,13 @@ class Bench:
         passes: int | None,
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
         address: Address = "",
+        pid: int = 0,
+        quantile: float | None = None,
     ) -> None:
         self.ops = ops
         self.address = address
+        self.pid = pid  # of the server
+        self.latencies: list[float] = []  # seconds
         self.passes = 0  # the measured ones
         self.value = 0.0  # what the clock counted in them
         self.wall = 0.0  # seconds they took
@@ -38,6 +50,8 @@ class Bench:
         self._wanted = passes
         self._new_event_loop = new_event_loop
         self._given = 0  # passes given out, with the one that warms up
+        self._quantile = quantile
+        self._counted = 0
         self._checked = False
 
     def __iter__(self) -> Iterator[int]:
@@ -45,6 +59,7 @@ class Bench:
             self._given += 1
             yield 0
         gc.collect()
+        self.latencies.clear()
         began = time.perf_counter()
         start = self._clock()
         while True:
@@ -62,7 +77,15 @@ class Bench:
     @property
     def per_op(self) -> float:
         """What the clock counted for one operation."""
-        return self.value / (self.passes * self.ops)
+        if self._quantile is not None:
+            ranked = sorted(self.latencies)
+            return ranked[min(int(len(ranked) * self._quantile), len(ranked) - 1)]
+        return self.value / self.measured
+
+    @property
+    def measured(self) -> int:
+        """How many operations were measured."""
+        return self._counted or self.passes * self.ops
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Make a loop of the kind under test, for bodies that are not coroutines."""
@@ -72,7 +95,9 @@ class Bench:
     def check(self, done: int) -> None:
         """Compare the work seen done, warm-up included, with what was asked for."""
         expected = self._given * self.ops
-        if done != expected:
+        if not self.ops:
+            self._counted = expected = done
+        if done != expected or not done:
             raise AssertionError(f"{done} operations were done, not {expected}")
         self._checked = True
 

@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 
-# Every one is a module with new_event_loop(); ratios are to the first two.
-KNOWN = ("asyncio", "uvloop", "rloop", "zuvloop", "fastloop")
+from . import ceiling
+
+# Every one is a module with new_event_loop(), but for the last, which is no loop of
+# Python's and takes part in few rows.
+KNOWN = ("asyncio", "uvloop", "rloop", "zuvloop", "fastloop", ceiling.NAME)
 REFERENCES = ("uvloop", "asyncio")
 
 # asyncio and others allocate 256 KiB for each read. Where glibc gives that back to the
@@ -63,4 +66,6 @@ def installed(names: list[str]) -> dict[str, str]:
         command, env=environment(), stdout=subprocess.PIPE, check=True
     ).stdout
     found: dict[str, str] = json.loads(output)
+    if ceiling.NAME in names and (version := ceiling.build()):
+        found[ceiling.NAME] = version
     return found

@@ -1,4 +1,4 @@
-"""The other end for rows whose clients are measured: a plain echo server."""
+"""The other end for rows whose clients are measured: a server without a loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def echo_peer() -> Iterator[tuple[str, int]]:
-    """Run the echo server in a process of its own; gives its address."""
+def echo_peer(reply: bytes = b"") -> Iterator[tuple[str, int]]:
+    """Run the server in a process of its own; gives its address.
+
+    It answers whatever arrives with ``reply``, or with the same if that is empty.
+    """
     with subprocess.Popen(
-        [sys.executable, __file__], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, reply.hex()], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -24,7 +27,8 @@ def echo_peer() -> Iterator[tuple[str, int]]:
 
 
 def main() -> None:
-    """Answer with what is sent, until the process is killed."""
+    """Answer until the process is killed."""
+    reply = bytes.fromhex(sys.argv[1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(listener.getsockname()[1], flush=True)
     selector = selectors.DefaultSelector()
@@ -39,7 +43,7 @@ def main() -> None:
             assert isinstance(key.fileobj, socket.socket)
             data = key.fileobj.recv(65536)
             if data:
-                key.fileobj.sendall(data)
+                key.fileobj.sendall(reply or data)
             else:
                 selector.unregister(key.fileobj)
                 key.fileobj.close()

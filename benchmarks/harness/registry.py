@@ -20,14 +20,33 @@ from typing import Any, Literal
 
 from .bench import Address, Bench
 
-AREAS = ("core", "threads", "tcp", "tls", "connect", "sock", "udp", "reader", "process")
+AREAS = (
+    "core",
+    "threads",
+    "tcp",
+    "tls",
+    "connect",
+    "sock",
+    "udp",
+    "reader",
+    "process",
+    "http",
+    "services",
+    "latency",
+    "memory",
+)
 
-Metric = Literal["cpu", "wall", "switches"]
+Metric = Literal["cpu", "wall", "switches", "memory", "p50", "p99", "p99.9"]
 METRIC_NAMES: dict[Metric, str] = {
     "cpu": "processor time",
     "wall": "wall time",
     "switches": "voluntary context switches",
+    "memory": "resident memory",
+    "p50": "median of wall times",
+    "p99": "99th percentile of wall times",
+    "p99.9": "99.9th percentile of wall times",
 }
+Ceiling = Literal["tcp", "unix"]
 Body = Callable[[Bench], Coroutine[Any, Any, None] | None]
 Serve = Callable[[Callable[[Address], None]], Coroutine[Any, Any, None]]
 
@@ -36,10 +55,11 @@ Serve = Callable[[Callable[[Address], None]], Coroutine[Any, Any, None]]
 class Row:
     """One line of the table.
 
-    ``ops`` is the number of operations in one pass of the body, ``seconds`` how long
-    the passes of one sample go on. ``passes`` fixes their number instead, and then
-    nothing is run to warm up. A ``parallel`` row uses no processor, so that all its
-    samples may run at once.
+    ``ops`` is the number of operations in one pass of the body, 0 where the body counts
+    them itself, ``seconds`` how long the passes of one sample go on. ``passes`` fixes
+    their number instead, and then nothing is run to warm up. A ``parallel`` row uses no
+    processor, so that all its samples may run at once. ``ceiling`` says that plain
+    libuv can serve it, too: over "tcp" or a "unix" socket.
     """
 
     area: str
@@ -53,6 +73,7 @@ class Row:
     parallel: bool
     body: Body
     serve: Serve | None
+    ceiling: Ceiling | None
 
     @property
     def key(self) -> str:
@@ -72,6 +93,7 @@ def row(
     seconds: float = 0.3,
     passes: int | None = None,
     parallel: bool = False,
+    ceiling: Ceiling | None = None,
 ) -> Callable[[Body], Body]:
     """Register the decorated function as a row; its docstring becomes the title."""
 
@@ -90,6 +112,7 @@ def row(
             parallel=parallel,
             body=body,
             serve=serve,
+            ceiling=ceiling,
         )
         assert found.key not in _rows, f"two rows are named {found.key}"
         _rows[found.key] = found

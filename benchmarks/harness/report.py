@@ -55,6 +55,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
+def amount(value: float, metric: str) -> str:
+    """Write what a metric counted, by the name of the metric."""
+    if metric == METRIC_NAMES["switches"]:
+        return f"{value:g}"
+    if metric == METRIC_NAMES["memory"]:
+        return f"{value / 1024:.2f} KiB"
+    return duration(value)
+
+
 def table(results: Iterable[Result], loops: list[str]) -> str:
     """Lay out medians of all loops, then their speed against the references."""
     comparisons = [
@@ -73,10 +82,9 @@ def table(results: Iterable[Result], loops: list[str]) -> str:
             median = result.median(loop)
             if median is None:
                 cells.append("failed" if loop in result.errors else "-")
-            elif result.row.metric == "switches":
-                cells.append(f"{median:g}")
             else:
-                cells.append(("~" if result.noisy(loop) else "") + duration(median))
+                noisy = "~" if result.noisy(loop) else ""
+                cells.append(noisy + amount(median, METRIC_NAMES[result.row.metric]))
         for reference, loop in comparisons:
             ratio = result.ratio(loop, reference)
             cells.append(f"{ratio:.2f}x" if ratio else "-")

@@ -165,37 +165,37 @@ def echo(bench: Bench, *, connections: int, size: int) -> None:
     exchange(bench, connections=connections, request=message, reply=message)
 
 
-@row(serve=echo_server, ops=500, unit="round trip")
+@row(serve=echo_server, ops=500, unit="round trip", ceiling="tcp")
 def echo_1k_1(bench: Bench) -> None:
     """TCP echo, 1 KiB, 1 connection."""
     echo(bench, connections=1, size=KIB)
 
 
-@row(serve=echo_server, ops=500, unit="round trip")
+@row(serve=echo_server, ops=500, unit="round trip", ceiling="tcp")
 def echo_1k_10(bench: Bench) -> None:
     """TCP echo, 1 KiB, 10 connections."""
     echo(bench, connections=10, size=KIB)
 
 
-@row(serve=echo_server, ops=1_000, unit="round trip")
+@row(serve=echo_server, ops=1_000, unit="round trip", ceiling="tcp")
 def echo_1k_100(bench: Bench) -> None:
     """TCP echo, 1 KiB, 100 connections."""
     echo(bench, connections=100, size=KIB)
 
 
-@row(serve=echo_server, ops=500, unit="round trip")
+@row(serve=echo_server, ops=500, unit="round trip", ceiling="tcp")
 def echo_10k(bench: Bench) -> None:
     """TCP echo, 10 KiB, 10 connections."""
     echo(bench, connections=10, size=10 * KIB)
 
 
-@row(serve=echo_server, ops=100, unit="round trip")
+@row(serve=echo_server, ops=100, unit="round trip", ceiling="tcp")
 def echo_100k(bench: Bench) -> None:
     """TCP echo, 100 KiB, 10 connections."""
     echo(bench, connections=10, size=100 * KIB)
 
 
-@row(serve=unix_server, ops=500, unit="round trip")
+@row(serve=unix_server, ops=500, unit="round trip", ceiling="unix")
 def echo_unix(bench: Bench) -> None:
     """Unix socket echo, 1 KiB, 10 connections."""
     assert isinstance(bench.address, str)
