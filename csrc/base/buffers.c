@@ -4,7 +4,8 @@
  * Thread: whichever holds the queue, with the GIL. */
 #include "base/buffers.h"
 
-enum { BUFFERS_FIRST_CAPACITY = 8 };
+/* Kept by each connection that has ever written: most have one or two at a time. */
+enum { BUFFERS_FIRST_CAPACITY = 2 };
 
 static bool
 buffers_grow(FlBuffers *buffers)

@@ -49,6 +49,27 @@ fl_addr_to_object(const FlAddress *address)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+FlKeptAddress *
+fl_addr_keep(const FlAddress *address)
+{
+    FlKeptAddress *kept = PyMem_Malloc(sizeof(*kept) + address->length);
+    if (kept == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    kept->length = address->length;
+    memcpy(kept->bytes, &address->u, address->length);
+    return kept;
+}
+
+PyObject *
+fl_addr_kept_to_object(const FlKeptAddress *kept)
+{
+    FlAddress address = {.length = kept->length};
+    memcpy(&address.u, kept->bytes, kept->length);
+    return fl_addr_to_object(&address);
+}
+
 int
 fl_addr_socket_number(FlState *st, PyObject *sock, PyObject *name, int *value)
 {

@@ -26,6 +26,16 @@ bool fl_addr_is_known(int family);
  * abstract one. None for an address of no length in a family other than UNIX. */
 PyObject *fl_addr_to_object(const FlAddress *address);
 
+/* An address in as few bytes as it has: thousands of connections keep one each. */
+typedef struct {
+    socklen_t length;
+    char bytes[];
+} FlKeptAddress;
+
+/* For PyMem_Free(); NULL with MemoryError. */
+FlKeptAddress *fl_addr_keep(const FlAddress *address);
+PyObject *fl_addr_kept_to_object(const FlKeptAddress *kept);
+
 /* sock.family or sock.type as a number. socket.socket makes an enum of it, which costs
  * 6,900 instructions; its base class does not, which costs 150. 0 or -1. */
 int fl_addr_socket_number(FlState *st, PyObject *sock, PyObject *name, int *value);

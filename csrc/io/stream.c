@@ -549,12 +549,8 @@ stream_make(FlLoop *loop, int fd, PyObject *sock, int family, const FlAddress *p
     base->extra = Py_XNewRef(extra);
     self->local = Py_XNewRef(local);
     if (peer != NULL && peer->length > 0) {
-        base->peer = PyMem_Malloc(sizeof(*peer));
-        if (base->peer == NULL) {
-            PyErr_NoMemory();
-            goto undo;
-        }
-        *base->peer = *peer;
+        base->peer = fl_addr_keep(peer);
+        if (base->peer == NULL) goto undo;
     }
     if (fl_transport_start(base, waiter) < 0) goto undo;
     return self;

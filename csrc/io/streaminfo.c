@@ -67,7 +67,7 @@ fl_streaminfo_make(FlTransport *base, PyObject *name)
             return stream_foreign_name(self, st->str_getpeername);
         }
         if (base->peer == NULL) Py_RETURN_NONE;
-        return fl_addr_to_object(base->peer);
+        return fl_addr_kept_to_object(base->peer);
     }
     if (PyUnicode_Compare(name, st->str_sockname) == 0) {
         if (self->local != NULL) return Py_NewRef(self->local);

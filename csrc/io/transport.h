@@ -55,7 +55,7 @@ struct FlTransport {
     PyObject *server;
     const FlTransportKind *kind;
     FlWatcher watcher;
-    FlAddress *peer; /* known from accept or connect, until somebody asks for it */
+    FlKeptAddress *peer; /* known from accept or connect, until somebody asks for it */
     size_t high_water;
     size_t low_water;
     int conn_lost;
