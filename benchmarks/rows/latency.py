@@ -55,14 +55,14 @@ async def timers(bench: Bench) -> None:
     done = 0
 
     def fire(due: float, fired: asyncio.Future[None]) -> None:
-        bench.latencies.append(loop.time() - due)
+        bench.latencies.append(time.monotonic() - due)
         fired.set_result(None)
 
     for _ in bench:
         for _ in range(bench.ops):
             fired = loop.create_future()
-            due = loop.time() + INTERVAL
-            loop.call_at(due, fire, due, fired)
+            due = time.monotonic() + INTERVAL
+            loop.call_later(INTERVAL, fire, due, fired)
             await fired
             done += 1
     bench.check(done)
