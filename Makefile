@@ -28,8 +28,8 @@ lint: ## ruff, mypy, stubtest, clang-format
 format: ## put C and Python sources into shape
 	scripts/format
 
-bench: ## measure against asyncio and other loops; ARGS=... goes to the runner
-	scripts/bench $(ARGS)
+bench: ## measure against other loops; ROWS=... names rows, ARGS=... goes to the runner
+	scripts/bench $(ROWS) $(ARGS)
 
 clean: ## remove what the build made, but not the environment
 	rm -rf build dist *.egg-info fastloop/_core.*.so

@@ -63,6 +63,7 @@ def main() -> int:
     rows = run["rows"]
     shown = [key for key in SHOWN if key in rows]
     draw(run, [rows[key] for key in shown], ROOT / "docs/performance.svg")
+    draw_growth(run, ROOT / "docs/growth.svg")
     readme = ROOT / "README.md"
     text = readme.read_text()
     before, rest = text.split(START)
@@ -78,7 +79,8 @@ def main() -> int:
         f"{setting(run)} What a row does, and how it is measured, is in\n"
         "[the benchmarks' own page](../benchmarks/README.md); "
         "[performance.json](performance.json) has every sample.\n\n"
-        f"{table(run, list(rows))}\n\n![Speed of the loops](performance.svg)\n"
+        f"{table(run, list(rows))}\n\n![Speed of the loops](performance.svg)\n\n"
+        "![How costs grow](growth.svg)\n"
     )
     return 0
 
@@ -125,6 +127,39 @@ def table(run: dict[str, Any], keys: list[str]) -> str:
             cells.append(cell)
         lines.append(f"| {row['title']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def draw_growth(run: dict[str, Any], path: Path) -> None:
+    """Draw how the cost of an operation grows with what else there is."""
+    families: dict[str, dict[int, dict[str, Any]]] = {}
+    for key, row in run["rows"].items():
+        if row["area"] == "growth":
+            family, _, size = key.partition(".")[2].rpartition("_")
+            families.setdefault(family, {})[int(size)] = row
+    if not families:
+        return
+    figure, places = plt.subplots(
+        1, len(families), figsize=(4 * len(families), 3.2), squeeze=False
+    )
+    for axes, rows in zip(places[0], families.values(), strict=True):
+        for loop in [loop for loop in KNOWN if loop in run["loops"]]:
+            points = [
+                (size, row["median"][loop] * 1e6)
+                for size, row in sorted(rows.items())
+                if loop in row["median"]
+            ]
+            if points:
+                colour = COLOURS.get(loop)
+                axes.plot(*zip(*points, strict=True), "o-", label=loop, color=colour)
+        any_row = next(iter(rows.values()))
+        axes.set_title(any_row["title"].rpartition(", ")[0].rstrip(",0123456789"))
+        axes.set_ylabel(f"µs a {any_row['unit']}")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    places[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
 
 
 def draw(run: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:

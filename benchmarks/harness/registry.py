@@ -34,7 +34,9 @@ AREAS = (
     "services",
     "latency",
     "memory",
+    "growth",
 )
+ASKED_FOR = {"growth"}  # areas that take long, and run only if they are named
 
 Metric = Literal["cpu", "wall", "switches", "memory", "p50", "p99", "p99.9"]
 METRIC_NAMES: dict[Metric, str] = {
@@ -128,7 +130,7 @@ def get_row(key: str) -> Row:
 
 
 def select_rows(patterns: list[str]) -> list[Row]:
-    """Return the rows that the patterns name, all of them without a pattern.
+    """Return the rows that the patterns name; without a pattern, all that need not be asked for.
 
     A pattern is an area (``tcp``), a row (``tcp.echo_1k``) or a glob of either
     (``core.call_*``). LookupError for one that names nothing.
@@ -136,7 +138,7 @@ def select_rows(patterns: list[str]) -> list[Row]:
     for area in AREAS:
         importlib.import_module(f"rows.{area}")
     if not patterns:
-        return list(_rows.values())
+        return [found for found in _rows.values() if found.area not in ASKED_FOR]
 
     def matches(found: Row, pattern: str) -> bool:
         return any(fnmatchcase(text, pattern) for text in (found.area, found.key))
