@@ -2,10 +2,11 @@
 
     python benchmarks/run.py [ROWS...] [--loops A,B] [--rounds N] [--json FILE]
 
-ROWS are areas (tcp), rows (tcp.echo_1k_1) or globs (core.call_*); without any, all but growth. Each
-sample is taken in a fresh process, and the loops take turns, so that a machine that
-slows down or speeds up meanwhile favours none. Results are medians. What runs in one
-thread is measured in processor time, what needs other threads or children in wall time.
+ROWS are areas (tcp), rows (tcp.echo_1k_1) or globs (core.call_*); without any, all but
+growth. Each sample is taken in a fresh process, and the loops take turns, so that a
+machine that slows down or speeds up meanwhile favours none. Results are medians. What
+runs in one thread is measured in processor time, what needs other threads or children
+in wall time.
 """
 
 from __future__ import annotations

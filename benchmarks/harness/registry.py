@@ -130,7 +130,7 @@ def get_row(key: str) -> Row:
 
 
 def select_rows(patterns: list[str]) -> list[Row]:
-    """Return the rows that the patterns name; without a pattern, all that need not be asked for.
+    """Return the rows that the patterns name; without a pattern, what runs unasked.
 
     A pattern is an area (``tcp``), a row (``tcp.echo_1k``) or a glob of either
     (``core.call_*``). LookupError for one that names nothing.
