@@ -188,6 +188,18 @@ class Recorder(Notes, asyncio.Protocol):
         return self.keep_open
 
 
+class Broken(Recorder):
+    """Raises when it hears of one event."""
+
+    error = ZeroDivisionError("broken")
+    when = "data"
+
+    def note(self, event):
+        super().note(event)
+        if event == self.when:
+            raise self.error
+
+
 class KeepOpen(Recorder):
     keep_open = True
 

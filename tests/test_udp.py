@@ -1,15 +1,11 @@
 """Datagram endpoints: UDP over IPv4 and IPv6 and Unix datagram sockets."""
 
-import contextlib
 import errno
-import re
 import socket
-import sys
 
 import pytest
 from iosupport import (
     DatagramRecorder,
-    capture,
     endpoint,
     left_to_the_collector,
     name_of,
@@ -40,118 +36,6 @@ def test_round_trip(loop, run, host):
             server.transport.sendto(b"answer", address)
             ((data, address),) = await client.count(1)
             assert (data, address) == (b"answer", name_of(server))
-
-    run(main())
-
-
-@pytest.mark.parametrize("size", [1, 100, 1500, 9000, 65507])
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_sizes(loop, run, kind, size):
-    data = pattern(size)
-
-    async def main():
-        async with endpoint(**LOCAL) as a, endpoint(**LOCAL) as b:
-            a.transport.sendto(kind(data), name_of(b))
-            assert await b.count(1) == [(data, name_of(a))]
-
-    run(main())
-
-
-def test_empty_datagram(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as protocol:
-            with plain_udp() as sock:
-                sock.sendto(b"", name_of(protocol))
-                assert await protocol.count(1) == [(b"", sock.getsockname())]
-                protocol.transport.sendto(b"", sock.getsockname())
-                protocol.transport.sendto(b"end", sock.getsockname())
-                await turns(2)
-                if sys.version_info >= (3, 13):
-                    assert sock.recv(10) == b""
-                # Older versions send none.
-                assert sock.recv(10) == b"end"
-
-    run(main())
-
-
-def test_bursts_keep_order_and_borders(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as a, endpoint(**LOCAL) as b:
-            total = 0
-            for burst in range(20):
-                for index in range(64):
-                    a.transport.sendto(b"%d/%d" % (burst, index), name_of(b))
-                total += 64
-                await b.count(total)
-            assert [data for data, _ in b.datagrams] == [
-                b"%d/%d" % (n, i) for n in range(20) for i in range(64)
-            ]
-            assert {address for _, address in b.datagrams} == {name_of(a)}
-
-    run(main())
-
-
-def test_ping_pong_from_inside_the_callback(loop, run):
-    class Pong(DatagramRecorder):
-        def datagram_received(self, data, addr):
-            super().datagram_received(data, addr)
-            if int(data) < 200:
-                self.transport.sendto(b"%d" % (int(data) + 1), addr)
-
-    async def main():
-        async with endpoint(Pong, **LOCAL) as a, endpoint(Pong, **LOCAL) as b:
-            a.transport.sendto(b"0", name_of(b))
-            await b.until(lambda: b.datagrams and int(b.datagrams[-1][0]) >= 200)
-            assert [int(data) for data, _ in b.datagrams] == list(range(0, 201, 2))
-            assert [int(data) for data, _ in a.datagrams] == list(range(1, 200, 2))
-
-    run(main())
-
-
-def test_many_peers(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as server:
-            with contextlib.ExitStack() as stack:
-                socks = [stack.enter_context(plain_udp()) for _ in range(30)]
-                for index, sock in enumerate(socks):
-                    sock.sendto(b"%d" % index, name_of(server))
-                await server.count(30)
-                assert sorted(server.datagrams) == sorted(
-                    (b"%d" % index, sock.getsockname())
-                    for index, sock in enumerate(socks)
-                )
-                for data, address in server.datagrams:
-                    server.transport.sendto(data * 2, address)
-                await turns(2)
-                for index, sock in enumerate(socks):
-                    assert sock.recv(100) == b"%d" % index * 2
-
-    run(main())
-
-
-def test_buffer_changed_after_sendto(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as protocol:
-            with plain_udp() as sock:
-                for size in (10, 5000):
-                    buffer = bytearray(b"a" * size)
-                    protocol.transport.sendto(buffer, sock.getsockname())
-                    buffer[:] = b"b" * size
-                    buffer.clear()
-                    await turns(2)
-                    assert sock.recv(10000) == b"a" * size
-
-    run(main())
-
-
-def test_connected_endpoint_hears_only_its_peer(loop, run):
-    async def main():
-        with plain_udp() as peer, plain_udp() as stranger:
-            async with endpoint(remote_addr=peer.getsockname()) as protocol:
-                address = name_of(protocol)
-                stranger.sendto(b"stranger", address)
-                peer.sendto(b"peer", address)
-                assert await protocol.count(1) == [(b"peer", peer.getsockname())]
 
     run(main())
 
@@ -240,97 +124,6 @@ def test_ipv6_addresses_have_four_parts(loop, run):
 
 
 # Addresses and errors
-
-
-def test_address_of_a_connected_endpoint(loop, run):
-    async def main():
-        with plain_udp() as peer:
-            async with endpoint(remote_addr=peer.getsockname()) as protocol:
-                protocol.transport.sendto(b"1", peer.getsockname())
-                protocol.transport.sendto(b"2", None)
-                await turns(2)
-                assert peer.recv(10) == b"1"
-                assert peer.recv(10) == b"2"
-                message = re.escape(
-                    f"Invalid address: must be None or {peer.getsockname()}"
-                )
-                with pytest.raises(ValueError, match=message):
-                    protocol.transport.sendto(b"3", ("127.0.0.1", 9))
-
-    run(main())
-
-
-@pytest.mark.parametrize("data", ["text", None, 17, [b"x"]], ids=repr)
-def test_wrong_data(loop, run, data):
-    async def main():
-        async with endpoint(**LOCAL) as protocol:
-            name = type(data).__name__
-            with pytest.raises(
-                TypeError, match=f"data argument must be a bytes.*, not '{name}'"
-            ):
-                protocol.transport.sendto(data, name_of(protocol))
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    "address", [None, "text", ("127.0.0.1",), ("127.0.0.1", "port"), (1, 2)], ids=repr
-)
-def test_wrong_address_of_an_unconnected_endpoint(loop, run, address):
-    contexts = capture(loop)
-
-    async def main():
-        async with endpoint(**LOCAL) as protocol:
-            try:
-                protocol.transport.sendto(b"x", address)
-            except TypeError:
-                return
-            # asyncio gives the endpoint up over it; a destination that is missing is a plain OSError.
-            await protocol.until(lambda: protocol.errors or protocol.lost.done())
-
-    run(main())
-    for context in contexts:
-        assert isinstance(context["exception"], TypeError)
-
-
-def test_refused(loop, run):
-    async def main():
-        with plain_udp() as gone:
-            address = gone.getsockname()
-        async with endpoint(remote_addr=address) as protocol:
-            protocol.transport.sendto(b"to nobody")
-            await protocol.until(lambda: protocol.errors)
-            assert isinstance(protocol.errors[0], ConnectionRefusedError)
-            # It goes on.
-            assert not protocol.transport.is_closing()
-            protocol.transport.sendto(b"again")
-            await protocol.until(lambda: len(protocol.errors) >= 2)
-
-    run(main())
-
-
-def test_too_large(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as a, endpoint(**LOCAL) as b:
-            a.transport.sendto(bytes(70_000), name_of(b))
-            await a.until(lambda: a.errors)
-            assert a.errors[0].errno == errno.EMSGSIZE
-            a.transport.sendto(b"fits", name_of(b))
-            assert await b.count(1) == [(b"fits", name_of(a))]
-
-    run(main())
-
-
-def test_one_bad_datagram_of_a_batch(loop, run):
-    async def main():
-        async with endpoint(**LOCAL) as a, endpoint(**LOCAL) as b:
-            for size in (1, 70_000, 2, 80_000, 3):
-                a.transport.sendto(bytes(size), name_of(b))
-            await b.count(3)
-            assert [len(data) for data, _ in b.datagrams] == [1, 2, 3]
-            assert [exc.errno for exc in a.errors] == [errno.EMSGSIZE] * 2
-
-    run(main())
 
 
 def test_broadcast(loop, run):

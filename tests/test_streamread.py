@@ -1,0 +1,206 @@
+"""How streams are read: pauses, ends, buffers of the protocol's own."""
+
+import array
+import asyncio
+import socket
+
+import pytest
+from iosupport import (
+    BufferedRecorder,
+    Recorder,
+    digest,
+    in_thread,
+    pattern,
+    raw_pair,
+    settle,
+    tcp_pair,
+)
+
+
+def test_received_type(loop, run):
+    seen = []
+
+    class Types(Recorder):
+        def data_received(self, data):
+            seen.append(type(data))
+            super().data_received(data)
+
+    async def main():
+        async with raw_pair(Types) as (protocol, peer):
+            peer.send(b"x")
+            await protocol.received(1)
+            await in_thread(peer.sendall, bytes(1_000_000))
+            await protocol.received(1_000_001)
+
+    run(main())
+    assert set(seen) == {bytes}
+
+
+def test_pause_and_resume_reading(loop, run):
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            transport = protocol.transport
+            assert transport.is_reading() is True
+            assert transport.pause_reading() is None
+            assert transport.is_reading() is False
+            transport.pause_reading()
+            peer.send(b"held")
+            await settle()
+            assert protocol.data == b""
+            assert transport.resume_reading() is None
+            assert transport.is_reading() is True
+            transport.resume_reading()
+            assert await protocol.received(4) == b"held"
+
+    run(main())
+
+
+def test_paused_from_connection_made(loop, run):
+    class Paused(Recorder):
+        def connection_made(self, transport):
+            transport.pause_reading()
+            super().connection_made(transport)
+
+    async def main():
+        async with raw_pair(Paused) as (protocol, peer):
+            assert protocol.transport.is_reading() is False
+            peer.send(b"held")
+            await settle()
+            assert protocol.data == b""
+            protocol.transport.resume_reading()
+            assert await protocol.received(4) == b"held"
+
+    run(main())
+
+
+@pytest.mark.parametrize("base", [Recorder, BufferedRecorder])
+def test_paused_from_a_data_callback(loop, run, base):
+    class OneByOne(base):
+        def note(self, event):
+            if event == "data":
+                self.transport.pause_reading()
+            super().note(event)
+
+    async def main():
+        async with raw_pair(OneByOne) as (protocol, peer):
+            sent = 0
+            for _ in range(5):
+                peer.send(b"x" * 10)
+                sent += 10
+                await protocol.received(sent)
+                peer.send(b"y" * 10)
+                sent += 10
+                await settle()
+                assert len(protocol.data) == sent - 10
+                protocol.transport.resume_reading()
+                await protocol.received(sent)
+                assert protocol.transport.is_reading() is False
+                protocol.transport.resume_reading()
+
+    run(main())
+
+
+def test_eof_waits_while_reading_is_paused(loop, run):
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            protocol.transport.pause_reading()
+            peer.send(b"last")
+            peer.shutdown(socket.SHUT_WR)
+            await settle()
+            assert protocol.events == ["made"]
+            protocol.transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.data == b"last"
+            assert protocol.events == ["made", "data", "eof", "lost"]
+
+    run(main())
+
+
+def test_paused_reader_holds_the_sender_back(loop, run):
+    async def main():
+        async with tcp_pair() as (client, server):
+            server.transport.pause_reading()
+            client.transport.write(bytes(50_000_000))
+            assert client.events == ["made", "pause"]
+            await asyncio.sleep(0.05)
+            assert client.events == ["made", "pause"]
+            server.transport.resume_reading()
+            await client.until(lambda: "resume" in client.events)
+            await server.received(50_000_000)
+
+    run(main())
+
+
+@pytest.mark.parametrize("start", ["stream", "buffered"])
+def test_protocol_is_switched_while_data_arrives(loop, run, start):
+    size = 2_000_000
+    data = pattern(size)
+    total = bytearray()
+
+    class Switch:
+        def note(self, event):
+            super().note(event)
+            if event == "data":
+                total.extend(self.data)
+                self.data.clear()
+                other = (Stream if isinstance(self, Buffered) else Buffered)()
+                other.transport = self.transport
+                other.owner = self.owner
+                self.transport.set_protocol(other)
+                assert self.transport.get_protocol() is other
+                if len(total) == size:
+                    self.owner.set_result(None)
+
+    class Stream(Switch, Recorder):
+        pass
+
+    class Buffered(Switch, BufferedRecorder):
+        size = 4096
+
+    async def main():
+        finished = loop.create_future()
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, protocol = await loop.create_connection(
+                Stream if start == "stream" else Buffered, sock=ours
+            )
+            protocol.owner = finished
+            sending = in_thread(peer.sendall, data)
+            await finished
+            await sending
+            last = Recorder()
+            transport.set_protocol(last)
+            transport.close()
+            assert await last.lost is None
+
+    run(main())
+    assert digest(total) == digest(data)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: bytearray(7),
+        lambda: memoryview(bytearray(100))[3:50],
+        lambda: array.array("b", bytes(5)),
+    ],
+    ids=["bytearray", "view", "array"],
+)
+def test_get_buffer_may_return_any_buffer(loop, run, make):
+    hints = []
+
+    class Parts(BufferedRecorder):
+        def get_buffer(self, sizehint):
+            hints.append(sizehint)
+            self.buffer = make()
+            return self.buffer
+
+    data = pattern(2000)
+
+    async def main():
+        async with raw_pair(Parts) as (protocol, peer):
+            peer.sendall(data)
+            assert await protocol.received(len(data)) == data
+
+    run(main())
+    assert set(hints) == {-1}
