@@ -73,6 +73,7 @@ static PyMethodDef module_methods[] = {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+    FL_SLOT_INTERPRETERS,
     {0, NULL},
 };
 

@@ -161,6 +161,15 @@ typedef struct {
 #define fl_lock_release(lock) uv_mutex_unlock(&(lock)->uv)
 #endif
 
+/* Each interpreter may have the module, one with a GIL of its own, too: state belongs
+ * to the module. Before 3.12 that needs no word, and the list of slots ends there. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define FL_SLOT_INTERPRETERS                                                           \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}
+#else
+#define FL_SLOT_INTERPRETERS {0, NULL}
+#endif
+
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
