@@ -72,10 +72,20 @@ method_repr(PyObject *op)
                                 ((FlMethod *)op)->def->ml_name);
 }
 
+/* Through its type it leads to the module and back here, by way of the Loop type:
+ * unseen by the collector it would keep the module of an interpreter that ended. */
+static int
+method_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
 static void
 method_dealloc(PyObject *op)
 {
     PyTypeObject *tp = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
     tp->tp_free(op);
     Py_DECREF(tp);
 }
@@ -89,19 +99,17 @@ static PyGetSetDef method_getset[] = {
 };
 
 static PyType_Slot method_slots[] = {
-    {Py_tp_dealloc, method_dealloc},
-    {Py_tp_descr_get, method_get},
-    {Py_tp_descr_set, method_set},
-    {Py_tp_call, method_call},
-    {Py_tp_repr, method_repr},
-    {Py_tp_getset, method_getset},
-    {0, NULL},
+    {Py_tp_dealloc, method_dealloc}, {Py_tp_traverse, method_traverse},
+    {Py_tp_descr_get, method_get},   {Py_tp_descr_set, method_set},
+    {Py_tp_call, method_call},       {Py_tp_repr, method_repr},
+    {Py_tp_getset, method_getset},   {0, NULL},
 };
 
 static PyType_Spec method_spec = {
     .name = "fastloop._core.Method",
     .basicsize = sizeof(FlMethod),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = method_slots,
 };
 
