@@ -74,6 +74,7 @@ static PyMethodDef module_methods[] = {
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
     FL_SLOT_INTERPRETERS,
+    FL_SLOT_GIL,
     {0, NULL},
 };
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio.futures
 import concurrent.futures
-import sys
 import threading
 import types
 import weakref
@@ -129,11 +128,12 @@ def _is_untouched() -> bool:
     )
 
 
-_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)
+# Whether this Python was built with a GIL, which is the queue's only guard.
+_HAS_GIL = hasattr(_core, "JobQueue")
 
 
 def make() -> concurrent.futures.ThreadPoolExecutor:
     """Return a new default executor."""
-    if _HAS_GIL() and _is_untouched():
+    if _HAS_GIL and _is_untouched():
         return ThreadPoolExecutor()
     return concurrent.futures.ThreadPoolExecutor(thread_name_prefix="asyncio")

@@ -33,9 +33,8 @@
 /* call_soon_threadsafe() returns an events._ThreadSafeHandle since 3.14. */
 #define FL_THREADSAFE_HANDLE (PY_VERSION_HEX >= 0x030E0000)
 
-/* Its cancel() waits for the end of a callback that runs in another thread; without a
- * GIL that is also what keeps the two from each other's memory. */
-#define FL_HANDLE_GATED (FL_THREADSAFE_HANDLE || !FL_HAVE_GIL)
+/* Its cancel() waits for the end of a callback that runs in another thread. */
+#define FL_HANDLE_GATED FL_THREADSAFE_HANDLE
 
 /* What help() shows of create_task(); any keyword goes on to the task all the same. */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -110,6 +109,13 @@ fl_compat_weakref_get(PyObject *reference)
     return op == Py_None ? NULL : Py_NewRef(op);
 }
 
+/* A new reference, or NULL with IndexError. */
+static inline PyObject *
+fl_compat_list_get(PyObject *list, Py_ssize_t at)
+{
+    return Py_XNewRef(PyList_GetItem(list, at));
+}
+
 static inline int
 fl_compat_dict_get(PyObject *dict, PyObject *key, PyObject **value)
 {
@@ -127,6 +133,7 @@ fl_compat_get_optional(PyObject *op, PyObject *name, PyObject **value)
 #define fl_compat_hash_pointer _Py_HashPointer
 #else
 #define fl_compat_hash_pointer Py_HashPointer
+#define fl_compat_list_get PyList_GetItemRef
 #define fl_compat_long_as_int PyLong_AsInt
 static inline PyObject *
 fl_compat_weakref_get(PyObject *reference)
@@ -141,24 +148,14 @@ fl_compat_weakref_get(PyObject *reference)
 #define fl_compat_get_optional PyObject_GetOptionalAttr
 #endif
 
-/* What may be shared between threads beside the loop's own: nothing to lock
- * where the GIL excludes the others, a mutex where there is none. */
+/* A block in which the caller has the object to itself, until it waits for something;
+ * with a GIL that is so anyway. */
 #if FL_HAVE_GIL
-typedef struct {
-    char unused;
-} FlLock;
-#define fl_lock_init(lock) ((void)(lock), 0)
-#define fl_lock_destroy(lock) ((void)(lock))
-#define fl_lock_acquire(lock) ((void)(lock))
-#define fl_lock_release(lock) ((void)(lock))
+#define FL_BEGIN_CRITICAL(op) {
+#define FL_END_CRITICAL() }
 #else
-typedef struct {
-    uv_mutex_t uv;
-} FlLock;
-#define fl_lock_init(lock) uv_mutex_init(&(lock)->uv)
-#define fl_lock_destroy(lock) uv_mutex_destroy(&(lock)->uv)
-#define fl_lock_acquire(lock) uv_mutex_lock(&(lock)->uv)
-#define fl_lock_release(lock) uv_mutex_unlock(&(lock)->uv)
+#define FL_BEGIN_CRITICAL(op) Py_BEGIN_CRITICAL_SECTION(op)
+#define FL_END_CRITICAL() Py_END_CRITICAL_SECTION()
 #endif
 
 /* Each interpreter may have the module, one with a GIL of its own, too: state belongs
@@ -168,6 +165,13 @@ typedef struct {
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}
 #else
 #define FL_SLOT_INTERPRETERS {0, NULL}
+#endif
+
+/* The slot behind it: no GIL is needed. Before 3.13 nobody asks. */
+#ifdef Py_mod_gil
+#define FL_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_NOT_USED}
+#else
+#define FL_SLOT_GIL {0, NULL}
 #endif
 
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)

@@ -100,7 +100,8 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
     size_t kept = 0;
     size_t out = 0;
     for (size_t i = 0; i < length; i++) {
-        if (keep(entries[i].item)) {
+        /* What another thread cancels meanwhile is for the next pass. */
+        if (out == refused || keep(entries[i].item)) {
             entries[kept++] = entries[i];
         }
         else {

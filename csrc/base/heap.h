@@ -33,7 +33,8 @@ void *fl_heap_pop(FlHeap *heap);
 bool fl_heap_take_last(FlHeap *heap, void *item);
 
 /* Drops every entry whose item keep() refuses and hands it to drop(). Neither may
- * touch the heap; drop() runs after the heap is in order again. */
+ * touch the heap; drop() runs after the heap is in order again. What keep() refuses may
+ * become more meanwhile. */
 void fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *));
 
 void fl_heap_free(FlHeap *heap);

@@ -36,7 +36,7 @@ fl_gate_enter(FlGate *gate, FlHandle *handle)
     }
     bool enters = !(handle->flags & FL_HANDLE_CANCELLED);
     if (enters) {
-        handle->flags |= FL_HANDLE_RUNNING;
+        fl_shared_set(&handle->flags, FL_HANDLE_RUNNING);
     }
     if (!FL_HAVE_GIL) {
         uv_mutex_unlock(&gate->mutex);
@@ -48,11 +48,11 @@ void
 fl_gate_leave(FlGate *gate, FlHandle *handle)
 {
     if (FL_HAVE_GIL && FL_LIKELY(gate->waiters == 0)) {
-        handle->flags &= ~(unsigned)FL_HANDLE_RUNNING;
+        fl_shared_drop(&handle->flags, FL_HANDLE_RUNNING);
         return;
     }
     uv_mutex_lock(&gate->mutex);
-    handle->flags &= ~(unsigned)FL_HANDLE_RUNNING;
+    fl_shared_drop(&handle->flags, FL_HANDLE_RUNNING);
     uv_cond_broadcast(&gate->ended);
     uv_mutex_unlock(&gate->mutex);
 }
@@ -82,17 +82,14 @@ fl_gate_mark(FlLoop *loop, FlHandle *handle, unsigned flags)
         while (!inside && (handle->flags & FL_HANDLE_RUNNING)) {
             gate_wait(gate, handle);
         }
-        unsigned before = handle->flags;
-        handle->flags |= flags;
-        return before;
+        return fl_shared_set(&handle->flags, flags);
     }
     PyThreadState *thread = PyEval_SaveThread();
     uv_mutex_lock(&gate->mutex);
     while (!inside && (handle->flags & FL_HANDLE_RUNNING)) {
         uv_cond_wait(&gate->ended, &gate->mutex);
     }
-    unsigned before = handle->flags;
-    handle->flags |= flags;
+    unsigned before = fl_shared_set(&handle->flags, flags);
     uv_mutex_unlock(&gate->mutex);
     PyEval_RestoreThread(thread);
     return before;

@@ -1,7 +1,8 @@
 /* handle.c - FlHandle, the record that call_soon() and call_later() return.
  *
  * Owns:   callback, context and the arguments, which share its allocation up to three.
- * Thread: the loop's own; other threads make one under the GIL or the queue's lock.
+ * Thread: any; what the loop's own and another may reach at once is under the handle's
+ *         lock.
  *
  * The type is no subclass of asyncio.Handle, whose Python slots would be dead weight:
  * its __class__ says asyncio.Handle, so isinstance() holds, and what is cold (repr,
@@ -79,7 +80,7 @@ fl_handle_new(FlLoop *loop, PyTypeObject *type, PyObject *callback,
     FlHandle *self = handle_alloc(st, type);
     if (self == NULL) return NULL;
 
-    self->flags = type == st->timer_handle_type ? FL_HANDLE_TIMER : 0;
+    fl_shared_init(&self->flags, type == st->timer_handle_type ? FL_HANDLE_TIMER : 0);
     self->nargs = 0;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     if (context != NULL) {
@@ -121,11 +122,12 @@ error:
 static void
 handle_drop_call(FlHandle *self)
 {
+    PyObject *held[FL_HANDLE_INLINE_ARGS];
+    PyObject **own = NULL;
+    fl_lock_acquire(&self->lock);
     PyObject *callback = self->callback;
     int nargs = self->nargs;
-    PyObject *held[FL_HANDLE_INLINE_ARGS];
     PyObject **args = handle_args(self);
-    PyObject **own = NULL;
     if (FL_UNLIKELY(args != self->args)) {
         own = args;
     }
@@ -137,6 +139,7 @@ handle_drop_call(FlHandle *self)
     }
     self->callback = NULL;
     self->nargs = 0;
+    fl_lock_release(&self->lock);
     Py_XDECREF(callback);
     for (int i = 0; i < nargs; i++) {
         Py_DECREF(args[i]);
@@ -144,14 +147,24 @@ handle_drop_call(FlHandle *self)
     PyMem_Free(own);
 }
 
+PyObject *
+fl_handle_callback(FlHandle *self)
+{
+    fl_lock_acquire(&self->lock);
+    PyObject *callback = Py_XNewRef(self->callback);
+    fl_lock_release(&self->lock);
+    return callback;
+}
+
 static PyObject *
 handle_args_tuple(FlHandle *self)
 {
+    fl_lock_acquire(&self->lock);
     PyObject *tuple = PyTuple_New(self->nargs);
-    if (tuple == NULL) return NULL;
-    for (int i = 0; i < self->nargs; i++) {
+    for (int i = 0; tuple != NULL && i < self->nargs; i++) {
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(handle_args(self)[i]));
     }
+    fl_lock_release(&self->lock);
     return tuple;
 }
 
@@ -160,7 +173,10 @@ handle_callback_source(FlState *st, FlHandle *self)
 {
     PyObject *args = handle_args_tuple(self);
     if (args == NULL) return NULL;
-    PyObject *callback = self->callback != NULL ? self->callback : Py_None;
+    PyObject *callback = fl_handle_callback(self);
+    if (callback == NULL) {
+        callback = Py_NewRef(Py_None);
+    }
 #if FL_CALLBACK_SOURCE_DEBUG
     PyObject *kwargs =
         Py_BuildValue("{s:O}", "debug", self->loop->debug ? Py_True : Py_False);
@@ -173,18 +189,21 @@ handle_callback_source(FlState *st, FlHandle *self)
     PyObject *source =
         PyObject_CallFunctionObjArgs(st->format_callback_source, callback, args, NULL);
 #endif
+    Py_DECREF(callback);
     Py_DECREF(args);
     return source;
 }
 
 enum { DEBUG_TRACEBACK, DEBUG_REPR, DEBUG_ITEMS };
 
-/* Borrowed, or NULL where it is not known. */
+/* A new reference, None where it is not known. */
 static PyObject *
 handle_debug_item(FlHandle *self, int which)
 {
-    PyObject *item = self->debug == NULL ? NULL : PyList_GET_ITEM(self->debug, which);
-    return item == Py_None ? NULL : item;
+    fl_lock_acquire(&self->lock);
+    PyObject *debug = self->debug; /* stays as long as the handle */
+    fl_lock_release(&self->lock);
+    return debug == NULL ? Py_NewRef(Py_None) : fl_compat_list_get(debug, which);
 }
 
 /* Steals value. 0 or -1. */
@@ -192,14 +211,20 @@ static int
 handle_set_debug_item(FlHandle *self, int which, PyObject *value)
 {
     if (value == NULL) return -1;
-    if (self->debug == NULL) {
-        self->debug = Py_BuildValue("[OO]", Py_None, Py_None);
-        if (self->debug == NULL) {
-            Py_DECREF(value);
-            return -1;
-        }
+    PyObject *made = Py_BuildValue("[OO]", Py_None, Py_None);
+    if (made == NULL) {
+        Py_DECREF(value);
+        return -1;
     }
-    return PyList_SetItem(self->debug, which, value);
+    fl_lock_acquire(&self->lock);
+    if (self->debug == NULL) {
+        self->debug = made;
+        made = NULL;
+    }
+    PyObject *debug = self->debug;
+    fl_lock_release(&self->lock);
+    Py_XDECREF(made);
+    return PyList_SetItem(debug, which, value);
 }
 
 /* The callback raised. As asyncio's Handle._run(). */
@@ -219,9 +244,11 @@ fl_handle_failed(FlHandle *self)
         return -1;
     }
     fl_compat_set_exception(exc);
+    PyObject *traceback = handle_debug_item(self, DEBUG_TRACEBACK);
     int rc = fl_errors_report(st, (PyObject *)self->loop, message, st->str_handle, self,
                               st->str_source_traceback,
-                              handle_debug_item(self, DEBUG_TRACEBACK), NULL);
+                              traceback == Py_None ? NULL : traceback, NULL);
+    Py_XDECREF(traceback);
     Py_DECREF(message);
     return rc;
 }
@@ -230,14 +257,21 @@ static inline PyObject *
 handle_call(FlHandle *self)
 {
     /* The callback may cancel its own handle, which empties the slots: own them. */
-    PyObject *callback = Py_NewRef(self->callback);
     PyObject *result;
+    PyObject *args[1 + FL_HANDLE_INLINE_ARGS];
+    fl_lock_acquire(&self->lock);
+    PyObject *callback = self->callback;
     int nargs = self->nargs;
+    if (!FL_HAVE_GIL && callback == NULL) { /* cancelled in this moment */
+        fl_lock_release(&self->lock);
+        Py_RETURN_NONE;
+    }
+    Py_INCREF(callback);
+    for (int i = 0; i < nargs && nargs <= FL_HANDLE_INLINE_ARGS; i++) {
+        args[i + 1] = Py_NewRef(self->args[i]);
+    }
+    fl_lock_release(&self->lock);
     if (FL_LIKELY(nargs <= FL_HANDLE_INLINE_ARGS)) {
-        PyObject *args[1 + FL_HANDLE_INLINE_ARGS];
-        for (int i = 0; i < nargs; i++) {
-            args[i + 1] = Py_NewRef(self->args[i]);
-        }
         result = PyObject_Vectorcall(
             callback, args + 1, (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         for (int i = 0; i < nargs; i++) {
@@ -245,9 +279,9 @@ handle_call(FlHandle *self)
         }
     }
     else {
-        PyObject *args = handle_args_tuple(self);
-        result = args == NULL ? NULL : PyObject_CallObject(callback, args);
-        Py_XDECREF(args);
+        PyObject *all = handle_args_tuple(self);
+        result = all == NULL ? NULL : PyObject_CallObject(callback, all);
+        Py_XDECREF(all);
     }
     Py_DECREF(callback);
     return result;
@@ -259,11 +293,16 @@ handle_call_foreign_context(FlHandle *self)
 {
     PyObject *context = Py_NewRef(self->context);
     PyObject *run = PyObject_GetAttrString(context, "run");
-    PyObject *args = run == NULL ? NULL : handle_args_tuple(self);
-    PyObject *callback = args == NULL ? NULL : PyTuple_Pack(1, self->callback);
-    PyObject *all = callback == NULL ? NULL : PySequence_Concat(callback, args);
+    PyObject *callback = run == NULL ? NULL : fl_handle_callback(self);
+    PyObject *args = callback == NULL ? NULL : handle_args_tuple(self);
+    PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, callback);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
     PyObject *result = all == NULL ? NULL : PyObject_CallObject(run, all);
+    if (run != NULL && callback == NULL) {
+        result = Py_NewRef(Py_None); /* cancelled in this moment */
+    }
     Py_XDECREF(all);
+    Py_XDECREF(first);
     Py_XDECREF(callback);
     Py_XDECREF(args);
     Py_XDECREF(run);
@@ -287,7 +326,7 @@ handle_run_in_context(FlHandle *self)
         if (context == NULL) return fl_handle_failed(self);
         /* While it runs, the handle shows the context that it runs in. */
         self->context = context;
-        self->flags &= ~(unsigned)FL_HANDLE_SHARED;
+        fl_shared_drop(&self->flags, FL_HANDLE_SHARED);
     }
     else {
         Py_INCREF(context);
@@ -340,8 +379,7 @@ handle_mark(FlHandle *self, unsigned flags)
         Py_DECREF((PyObject *)loop);
         return before;
     }
-    self->flags |= flags;
-    return before;
+    return fl_shared_set(&self->flags, flags);
 }
 
 int
@@ -363,7 +401,8 @@ fl_handle_trace(FlHandle *self)
 int
 fl_handle_cancel(FlHandle *self)
 {
-    if (handle_mark(self, FL_HANDLE_CANCELLED) & FL_HANDLE_CANCELLED) return 0;
+    unsigned before = handle_mark(self, FL_HANDLE_CANCELLED);
+    if (before & FL_HANDLE_CANCELLED) return 0;
     if (self->loop != NULL && FL_UNLIKELY(self->loop->debug)) {
         /* The repr outlives the callback: useful where a handle was cancelled early. */
         PyObject *repr = PyObject_Repr((PyObject *)self);
@@ -371,7 +410,12 @@ fl_handle_cancel(FlHandle *self)
     }
     /* First out of the heap, then the destructors. */
     FlLoop *loop = self->loop;
-    if ((self->flags & FL_HANDLE_SCHEDULED) && loop != NULL) {
+    if (loop != NULL && !fl_loop_is_own(loop)) {
+        if (before & FL_HANDLE_SCHEDULED) {
+            fl_timers_cancelled_elsewhere(&loop->timers);
+        }
+    }
+    else if ((self->flags & FL_HANDLE_SCHEDULED) && loop != NULL) {
         Py_INCREF((PyObject *)self);
         Py_INCREF((PyObject *)loop);
         fl_handle_track(self);
@@ -442,8 +486,8 @@ handle_get_context_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_get_callback(PyObject *op, void *Py_UNUSED(closure))
 {
-    PyObject *callback = ((FlHandle *)op)->callback;
-    return Py_NewRef(callback != NULL ? callback : Py_None);
+    PyObject *callback = fl_handle_callback((FlHandle *)op);
+    return callback != NULL ? callback : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -464,8 +508,7 @@ handle_get_loop(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 handle_get_debug_item(PyObject *op, void *closure)
 {
-    PyObject *item = handle_debug_item((FlHandle *)op, (int)(uintptr_t)closure);
-    return Py_NewRef(item != NULL ? item : Py_None);
+    return handle_debug_item((FlHandle *)op, (int)(uintptr_t)closure);
 }
 
 static PyObject *
@@ -689,7 +732,8 @@ static PyGetSetDef handle_getset[] = {
 };
 
 static PyGetSetDef timer_handle_getset[] = {
-    {"_scheduled", handle_get_flag, NULL, NULL, (void *)FL_HANDLE_SCHEDULED},
+    {"_scheduled", handle_get_flag, NULL, NULL,
+     (void *)(FL_HANDLE_SCHEDULED | FL_HANDLE_HANDED)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -5,6 +5,7 @@
  * hit to make. */
 #ifndef FL_HANDLE_H
 #define FL_HANDLE_H
+#include "base/shared.h"
 #include "base/state.h"
 
 enum {
@@ -15,6 +16,7 @@ enum {
     FL_HANDLE_THREADSAFE = 1 << 4, /* made by call_soon_threadsafe() */
     FL_HANDLE_TRACKED = 1 << 5,    /* the collector was told of it */
     FL_HANDLE_RUNNING = 1 << 6, /* a threadsafe one whose callback runs; see gate.h */
+    FL_HANDLE_HANDED = 1 << 7,  /* a timer's, on its way to the heap; see wakeup.h */
 };
 
 enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };
@@ -28,7 +30,10 @@ enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };
  * With a GIL, the collector is not told of a handle that waits in a loop: the loop
  * shows it what the handle leads to (fl_handle_visit). It is tracked when the loop lets
  * go of it and somebody else still holds it. So 200,000 handles that wait cost no
- * collection anything; tracked, they took half the time of as many call_soon(). */
+ * collection anything; tracked, they took half the time of as many call_soon().
+ *
+ * Without a GIL any thread may cancel a handle while the loop runs it: callback, nargs,
+ * args and debug are then read and changed under lock. */
 struct FlHandle {
     PyObject_HEAD
     PyObject *weakrefs;
@@ -37,7 +42,8 @@ struct FlHandle {
     PyObject *context;
     PyObject *debug;
     int nargs;
-    unsigned flags;
+    FL_SHARED unsigned flags;
+    FlLock lock;
     PyObject *args[FL_HANDLE_INLINE_ARGS];
 };
 
@@ -78,10 +84,21 @@ fl_handle_track_always(FlHandle *self)
 static inline void
 fl_handle_track(FlHandle *self)
 {
-    if (FL_UNLIKELY(Py_REFCNT((PyObject *)self) > 1)) {
+    if (FL_HAVE_GIL && FL_UNLIKELY(Py_REFCNT((PyObject *)self) > 1)) {
         fl_handle_track_always(self);
     }
 }
+
+/* Whether there is something to run. */
+static inline bool
+fl_handle_is_live(FlHandle *self)
+{
+    if (FL_HAVE_GIL) return self->callback != NULL;
+    return !(self->flags & FL_HANDLE_CANCELLED);
+}
+
+/* What it calls: a new reference, or NULL without an exception. */
+PyObject *fl_handle_callback(FlHandle *self);
 
 /* For the traverse function of what holds waiting handles. */
 int fl_handle_visit(FlHandle *self, visitproc visit, void *arg);

@@ -77,7 +77,7 @@ job_post(FlJob *self)
     FlHandle *handle =
         fl_handle_new(loop, loop->st->handle_type, (PyObject *)self, NULL, 0, NULL);
     if (handle == NULL) return -1;
-    handle->flags |= FL_HANDLE_THREADSAFE;
+    fl_shared_set(&handle->flags, FL_HANDLE_THREADSAFE);
     int rc = fl_loop_push(loop, handle);
     Py_DECREF((PyObject *)handle);
     return rc;
@@ -544,5 +544,6 @@ fl_jobs_register(PyObject *module, FlState *st)
     if (st->job_type == NULL) return -1;
     st->jobs_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &jobs_spec, NULL);
     if (st->jobs_type == NULL) return -1;
-    return PyModule_AddType(module, st->jobs_type);
+    /* Its queue has no other guard. */
+    return FL_HAVE_GIL ? PyModule_AddType(module, st->jobs_type) : 0;
 }

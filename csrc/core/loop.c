@@ -19,7 +19,8 @@ fl_loop_check_closed(FlLoop *loop)
 int
 fl_loop_check_thread(FlLoop *loop)
 {
-    if (loop->thread == 0 || loop->thread == PyThread_get_thread_ident()) return 0;
+    unsigned long thread = loop->thread;
+    if (thread == 0 || thread == PyThread_get_thread_ident()) return 0;
     PyErr_SetString(PyExc_RuntimeError,
                     "Non-thread-safe operation invoked on an event loop other than the "
                     "current one");
@@ -38,6 +39,7 @@ fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method)
 int
 fl_loop_push(FlLoop *loop, FlHandle *handle)
 {
+    if (!fl_loop_is_own(loop)) return fl_wakeup_hand_over(loop, handle, false);
     if (FL_UNLIKELY(!fl_ring_push(&loop->ready, handle))) {
         PyErr_NoMemory();
         return -1;
@@ -58,6 +60,18 @@ fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
     if (rc == 0) {
         rc = fl_loop_push(loop, handle);
     }
+    Py_DECREF((PyObject *)handle);
+    return rc;
+}
+
+int
+fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback)
+{
+    FlHandle *handle =
+        fl_handle_new(loop, loop->st->handle_type, callback, NULL, 0, NULL);
+    if (handle == NULL) return -1;
+    fl_shared_set(&handle->flags, FL_HANDLE_THREADSAFE);
+    int rc = fl_wakeup_push(loop, handle);
     Py_DECREF((PyObject *)handle);
     return rc;
 }
@@ -114,7 +128,7 @@ fl_loop_slab(FlLoop *loop)
 static PyObject *
 loop_take_turns(FlLoop *self, bool until_stopped)
 {
-    if (fl_loop_check_closed(self) < 0) return NULL;
+    if (fl_loop_check_closed(self) < 0 || fl_loop_check_own(self) < 0) return NULL;
     fl_turn_look_soon(self); /* each run begins with a look */
     self->fresh = true;
     do {
@@ -199,7 +213,7 @@ fl_loop_new_future(FlLoop *loop)
     PyObject *cls = PyObject_GetAttr(st->asyncio_futures, st->str_Future);
     if (cls == NULL) return NULL;
     PyObject *future = NULL;
-    if (FL_LIKELY(cls == st->c_future && !loop->closed)) {
+    if (FL_LIKELY(cls == st->c_future && !loop->closed && fl_loop_is_own(loop))) {
         PyObject *kwargs = loop_kwargs(loop);
         if (kwargs != NULL) {
             future = PyObject_Call(cls, st->empty_tuple, kwargs);
@@ -273,7 +287,8 @@ loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *cls = PyObject_GetAttr(st->asyncio_tasks, st->str_Task);
     if (cls == NULL) return NULL;
     PyObject *result = NULL;
-    if (FL_LIKELY(cls == st->c_task) && loop_is_plain_task(st, args + 1, kwnames)) {
+    if (FL_LIKELY(cls == st->c_task && fl_loop_is_own(self)) &&
+        loop_is_plain_task(st, args + 1, kwnames)) {
         PyObject *kwargs = loop_kwargs(self);
         PyObject *coro = kwargs == NULL ? NULL : PyTuple_Pack(1, args[0]);
         if (coro != NULL) {
@@ -378,12 +393,28 @@ loop_release(FlLoop *self)
     self->slab = NULL;
 }
 
+/* Makes thread the one that runs the loop. Without a GIL two may try at once, or one
+ * to run and one to close: false for the second. */
+static bool
+loop_claim(FlLoop *self, unsigned long thread)
+{
+#if FL_HAVE_GIL
+    self->thread = thread;
+    return true;
+#else
+    unsigned long nobody = 0;
+    return atomic_compare_exchange_strong(&self->thread, &nobody, thread) ||
+           nobody == thread;
+#endif
+}
+
 /* _release(): the C half of close(). Small writes still leave. */
 static PyObject *
 loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlLoop *self = (FlLoop *)op;
-    if (self->thread != 0) {
+    if (self->thread != 0 ||
+        (!FL_HAVE_GIL && !loop_claim(self, PyThread_get_thread_ident()))) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
@@ -391,14 +422,21 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (self->flushes != NULL && fl_turn_flush(self) < 0) {
         raised = fl_compat_take_exception();
     }
+    self->closed = true;
+    self->thread = 0;
     loop_release(self);
     /* They lead back here: without them a closed loop goes when its last user does, as
      * asyncio's, and not when the collector comes by. */
     Py_CLEAR(self->loop_kwargs);
+    PyObject *bound = NULL;
+    FL_BEGIN_CRITICAL(op);
     if (self->call_soon != NULL && PyCFunction_CheckExact(self->call_soon) &&
         PyCFunction_GET_SELF(self->call_soon) == op) {
-        Py_CLEAR(self->call_soon);
+        bound = self->call_soon;
+        self->call_soon = NULL;
     }
+    FL_END_CRITICAL();
+    Py_XDECREF(bound);
     if (raised != NULL) {
         fl_compat_set_exception(raised);
         return NULL;
@@ -496,7 +534,6 @@ loop_dealloc(PyObject *op)
     PyTypeObject *tp = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     (void)loop_clear(op);
-    fl_wakeup_free(&((FlLoop *)op)->wakeup);
     fl_gate_destroy(&((FlLoop *)op)->gate);
     tp->tp_free(op);
     Py_DECREF(tp);
@@ -534,7 +571,7 @@ static PyMethodDef loop_methods[] = {
 static PyObject *
 loop_get_bool(PyObject *op, void *closure)
 {
-    return PyBool_FromLong(*(bool *)((char *)op + (uintptr_t)closure));
+    return PyBool_FromLong(*(FL_SHARED bool *)((char *)op + (uintptr_t)closure));
 }
 
 static int
@@ -542,7 +579,7 @@ loop_set_bool(PyObject *op, PyObject *value, void *closure)
 {
     int truth = value == NULL ? 0 : PyObject_IsTrue(value);
     if (truth < 0) return -1;
-    *(bool *)((char *)op + (uintptr_t)closure) = truth;
+    *(FL_SHARED bool *)((char *)op + (uintptr_t)closure) = truth;
     return 0;
 }
 
@@ -568,25 +605,41 @@ loop_set_thread_id(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
     FlLoop *self = (FlLoop *)op;
     if (value == NULL || value == Py_None) {
-        self->thread = 0;
+        /* Who came second, below, ends a run that never was. */
+        if (!fl_loop_is_elsewhere(self)) {
+            self->thread = 0;
+        }
         return 0;
     }
     unsigned long thread = PyLong_AsUnsignedLong(value);
     if (thread == (unsigned long)-1 && PyErr_Occurred()) return -1;
-    self->thread = thread;
-    return 0;
+    if (!loop_claim(self, thread)) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+        return -1;
+    }
+    /* What was handed over so far is before what the run makes ready. */
+    return fl_wakeup_has_work(&self->wakeup) ? fl_wakeup_drain(self) : 0;
 }
 
-/* What _add_callback() took in is shown as itself. Borrowed; NULL with an exception. */
+/* What _add_callback() took in is shown as itself. A new reference; NULL with an
+ * exception. */
 static PyObject *
 loop_ready_item(FlState *st, FlHandle *handle)
 {
-    PyObject *callback = handle->callback;
-    if (callback == NULL || !PyMethod_Check(callback)) return (PyObject *)handle;
-    PyObject *self = PyMethod_GET_SELF(callback);
-    int is_handle = PyObject_IsInstance(self, st->asyncio_handle);
-    if (is_handle < 0) return NULL;
-    return is_handle ? self : (PyObject *)handle;
+    PyObject *item = Py_NewRef((PyObject *)handle);
+    PyObject *callback = fl_handle_callback(handle);
+    if (callback != NULL && PyMethod_Check(callback)) {
+        PyObject *self = PyMethod_GET_SELF(callback);
+        int is_handle = PyObject_IsInstance(self, st->asyncio_handle);
+        if (is_handle > 0) {
+            Py_SETREF(item, Py_NewRef(self));
+        }
+        else if (is_handle < 0) {
+            Py_CLEAR(item);
+        }
+    }
+    Py_XDECREF(callback);
+    return item;
 }
 
 static PyObject *
@@ -594,23 +647,29 @@ loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
 {
     FlLoop *self = (FlLoop *)op;
     FlRing *ready = &self->ready;
+    if (fl_loop_check_own(self) < 0) return NULL;
     PyObject *list = PyList_New(0);
-    for (size_t i = 0; list != NULL && i < fl_ring_len(ready); i++) {
+    if (list == NULL) return NULL;
+    for (size_t i = 0; i < fl_ring_len(ready); i++) {
         FlStep *step = fl_step_of(fl_ring_at(ready, i));
         if (step != NULL) {
             FlHandle *made = fl_step_handle(self, step);
-            if (made == NULL) {
-                Py_CLEAR(list);
-                break;
-            }
+            if (made == NULL) goto error;
             fl_ring_set(ready, i, made);
         }
-        PyObject *item = loop_ready_item(self->st, fl_ring_at(ready, i));
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
+        if (PyList_Append(list, fl_ring_at(ready, i)) < 0) goto error;
+    }
+    if (fl_wakeup_list(&self->wakeup, list, false) < 0) goto error;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        FlHandle *handle = (FlHandle *)PyList_GET_ITEM(list, i);
+        PyObject *item = loop_ready_item(self->st, handle);
+        if (item == NULL || PyList_SetItem(list, i, item) < 0) goto error;
     }
     return list;
+
+error:
+    Py_DECREF(list);
+    return NULL;
 }
 
 static int
@@ -623,15 +682,24 @@ loop_set_ignored(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
 static PyObject *
 loop_get_object(PyObject *op, void *closure)
 {
-    PyObject *value = *(PyObject **)((char *)op + (uintptr_t)closure);
-    return Py_NewRef(value != NULL ? value : Py_None);
+    PyObject *value;
+    FL_BEGIN_CRITICAL(op);
+    value = *(PyObject **)((char *)op + (uintptr_t)closure);
+    value = Py_NewRef(value != NULL ? value : Py_None);
+    FL_END_CRITICAL();
+    return value;
 }
 
 static int
 loop_set_object(PyObject *op, PyObject *value, void *closure)
 {
     PyObject **slot = (PyObject **)((char *)op + (uintptr_t)closure);
-    Py_XSETREF(*slot, value == Py_None ? NULL : Py_XNewRef(value));
+    PyObject *old;
+    FL_BEGIN_CRITICAL(op);
+    old = *slot;
+    *slot = value == Py_None ? NULL : Py_XNewRef(value);
+    FL_END_CRITICAL();
+    Py_XDECREF(old);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #ifndef FL_LOOP_H
 #define FL_LOOP_H
 #include "base/ring.h"
+#include "base/shared.h"
 #include "core/callargs.h"
 #include "core/context.h"
 #include "core/gate.h"
@@ -28,7 +29,11 @@ struct FlFlush {
 
 /* Invariants: thread is 0 exactly while the loop does not run; ready owns its handles;
  * flushes owns a reference to the owner of each entry; after close nothing is watched,
- * queued or scheduled and uv is closed. */
+ * queued or scheduled and uv is closed.
+ *
+ * Without a GIL only the thread that runs the loop touches ready, timers, poll and what
+ * moves bytes; others, and everybody while the loop stands still, hand it their handles
+ * through wakeup.h. What is FL_SHARED anybody may read. */
 struct FlLoop {
     PyObject_HEAD
     FlState *st;
@@ -39,13 +44,13 @@ struct FlLoop {
     PyObject *current_handle;
     FlRing ready;
     FlContexts contexts;
-    bool debug;
-    bool stopping;
+    FL_SHARED bool debug;
+    FL_SHARED bool stopping;
+    FL_SHARED bool closed;
     bool fresh; /* the first turn of a run is to come */
-    bool closed;
     bool uv_open;
     bool overrides_time; /* a subclass has a clock of its own */
-    unsigned long thread;
+    FL_SHARED unsigned long thread;
     unsigned idle_turns; /* turns since the last poll, while callbacks were ready */
     unsigned looks;      /* polls while callbacks were ready */
     uint64_t last_poll;  /* uv_hrtime() of it, fl_ticks() of it, */
@@ -73,15 +78,42 @@ int fl_loop_check_closed(FlLoop *loop);
 /* In debug mode RuntimeError and -1 off the loop's thread, or 0. */
 int fl_loop_check_thread(FlLoop *loop);
 
+/* Whether the caller may touch what is the loop's own: see above. */
+static inline bool
+fl_loop_is_own(FlLoop *loop)
+{
+    return FL_HAVE_GIL || loop->thread == PyThread_get_thread_ident();
+}
+
+/* Whether another thread runs the loop, which no GIL keeps from what is its own. */
+static inline bool
+fl_loop_is_elsewhere(FlLoop *loop)
+{
+    if (FL_HAVE_GIL) return false;
+    unsigned long thread = loop->thread;
+    return thread != 0 && thread != PyThread_get_thread_ident();
+}
+
+/* Without a GIL RuntimeError and -1 where another thread runs the loop, or 0. */
+static inline int
+fl_loop_check_own(FlLoop *loop)
+{
+    return FL_UNLIKELY(fl_loop_is_elsewhere(loop)) ? fl_loop_check_thread(loop) : 0;
+}
+
 /* In debug mode TypeError and -1 for what method cannot call, or 0. */
 int fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method);
 
-/* Puts a handle behind what is ready; takes a reference of its own. 0 or -1. */
+/* Puts a handle behind what is ready, or hands it over; takes a reference of its own. 0
+ * or -1. */
 int fl_loop_push(FlLoop *loop, FlHandle *handle);
 
 /* As loop.call_soon(), without its debug checks. 0, or -1 with an exception. */
 int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
                       Py_ssize_t nargs, PyObject *context);
+
+/* As loop.call_soon_threadsafe(callback), without its debug checks. 0 or -1. */
+int fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback);
 
 /* asyncio's own method of that name: BaseEventLoop.name(loop, *args). */
 PyObject *fl_loop_call_base(FlLoop *loop, PyObject *name, PyObject *const *args,

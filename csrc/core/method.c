@@ -15,8 +15,11 @@ method_get(PyObject *op, PyObject *loop, PyObject *Py_UNUSED(type))
 {
     FlMethod *self = (FlMethod *)op;
     if (loop == NULL) return Py_NewRef(op);
-    PyObject *bound = *(PyObject **)((char *)loop + self->slot);
-    return bound != NULL ? Py_NewRef(bound) : PyCFunction_New(self->def, loop);
+    PyObject *bound;
+    FL_BEGIN_CRITICAL(loop);
+    bound = Py_XNewRef(*(PyObject **)((char *)loop + self->slot));
+    FL_END_CRITICAL();
+    return bound != NULL ? bound : PyCFunction_New(self->def, loop);
 }
 
 static int
@@ -24,7 +27,12 @@ method_set(PyObject *op, PyObject *loop, PyObject *value)
 {
     FlMethod *self = (FlMethod *)op;
     PyObject **slot = (PyObject **)((char *)loop + self->slot);
-    Py_XSETREF(*slot, Py_XNewRef(value));
+    PyObject *old;
+    FL_BEGIN_CRITICAL(loop);
+    old = *slot;
+    *slot = Py_XNewRef(value);
+    FL_END_CRITICAL();
+    Py_XDECREF(old);
     return 0;
 }
 

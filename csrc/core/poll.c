@@ -73,6 +73,17 @@ fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
     return -fl_poll_set(poll, &poll->libuv, EPOLLIN);
 }
 
+/* Nobody has the descriptor. */
+static void
+poll_forget(FlPollSlot *slot)
+{
+    PyObject *transport = slot->transport;
+    slot->transport = NULL;
+    if (!FL_HAVE_GIL) {
+        Py_XDECREF(transport);
+    }
+}
+
 void
 fl_poll_free(FlPoll *poll)
 {
@@ -83,6 +94,9 @@ fl_poll_free(FlPoll *poll)
     if (poll->epfd >= 0) {
         close(poll->epfd);
         poll->epfd = -1;
+    }
+    for (size_t fd = 0; fd < poll->slot_count; fd++) {
+        poll_forget(&poll->slots[fd]);
     }
     PyMem_RawFree(poll->slots);
     poll->slots = NULL;
@@ -187,25 +201,60 @@ int
 fl_poll_own(FlPoll *poll, int fd, PyObject *transport)
 {
     int code = poll_reserve(poll, fd);
-    if (code == 0) {
+    if (code != 0) return code;
+    if (FL_HAVE_GIL) {
         poll->slots[fd].transport = transport;
+        return 0;
     }
-    return code;
+    PyObject *reference = PyWeakref_NewRef(transport, NULL);
+    if (reference == NULL) {
+        PyErr_Clear();
+        return ENOMEM;
+    }
+    poll_forget(&poll->slots[fd]);
+    poll->slots[fd].transport = reference;
+    return 0;
 }
 
 void
 fl_poll_disown(FlPoll *poll, int fd, PyObject *transport)
 {
-    if (fl_poll_transport(poll, fd) == transport) {
-        poll->slots[fd].transport = NULL;
+    if (FL_HAVE_GIL) { /* which may be about to go: no reference is taken of it */
+        if (fd >= 0 && (size_t)fd < poll->slot_count &&
+            poll->slots[fd].transport == transport) {
+            poll_forget(&poll->slots[fd]);
+        }
+        return;
     }
+    /* A collector in another thread: its weak reference is dead already. */
+    if (fl_loop_is_elsewhere((FlLoop *)((char *)poll - offsetof(FlLoop, poll)))) return;
+    PyObject *owner = fl_poll_transport(poll, fd);
+    if (owner == NULL) return;
+    if (owner == transport) {
+        poll_forget(&poll->slots[fd]);
+    }
+    Py_DECREF(owner);
 }
 
 PyObject *
 fl_poll_transport(FlPoll *poll, int fd)
 {
     if (fd < 0 || (size_t)fd >= poll->slot_count) return NULL;
-    return poll->slots[fd].transport;
+    PyObject *transport = poll->slots[fd].transport;
+    if (transport == NULL) return NULL;
+    return FL_HAVE_GIL ? Py_NewRef(transport) : fl_compat_weakref_get(transport);
+}
+
+bool
+fl_poll_has_transport(FlPoll *poll, int fd)
+{
+    if (FL_HAVE_GIL) {
+        return fd >= 0 && (size_t)fd < poll->slot_count &&
+               poll->slots[fd].transport != NULL;
+    }
+    PyObject *transport = fl_poll_transport(poll, fd);
+    Py_XDECREF(transport);
+    return transport != NULL;
 }
 
 /* A timer beside others wakes the loop no sooner than this after the one before, in

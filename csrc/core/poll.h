@@ -35,8 +35,9 @@ struct FlWatcher {
 
 typedef struct {
     FlWatcher *watcher;
-    PyObject
-        *transport; /* borrowed: the open transport that the descriptor belongs to */
+    PyObject *transport; /* the open transport that the descriptor belongs to, borrowed;
+                            without a GIL, where any thread may let it go, our weak
+                            reference to it */
     uint32_t generation; /* changes with each registration of the number */
 } FlPollSlot;
 
@@ -81,13 +82,16 @@ int fl_poll_set(FlPoll *poll, FlWatcher *watcher, uint32_t events);
 /* The watcher of a descriptor, borrowed, or NULL. */
 FlWatcher *fl_poll_find(FlPoll *poll, int fd);
 
-/* Notes that the descriptor belongs to a transport, until fl_poll_disown(). 0 or
- * ENOMEM. */
+/* Notes that the descriptor belongs to a transport, until fl_poll_disown() or its end.
+ * 0 or ENOMEM. */
 int fl_poll_own(FlPoll *poll, int fd, PyObject *transport);
 void fl_poll_disown(FlPoll *poll, int fd, PyObject *transport);
 
-/* The open transport that a descriptor belongs to, borrowed, or NULL. */
+/* The open transport that a descriptor belongs to: a new reference, or NULL. */
 PyObject *fl_poll_transport(FlPoll *poll, int fd);
+
+/* Whether there is one. */
+bool fl_poll_has_transport(FlPoll *poll, int fd);
 
 /* Makes the next wait end at deadline, in nanoseconds of uv_hrtime(); a little later if
  * a wait has ended for a timer just before. */

@@ -19,8 +19,23 @@ static void
 timer_release(void *item)
 {
     FlHandle *handle = item;
-    handle->flags &= ~(unsigned)FL_HANDLE_SCHEDULED;
+    fl_shared_drop(&handle->flags, FL_HANDLE_SCHEDULED);
     Py_DECREF((PyObject *)handle);
+}
+
+static void
+timers_compact(FlTimers *timers)
+{
+    ptrdiff_t cancelled = timers->cancelled;
+    if (cancelled <= TIMER_COMPACT_ABOVE ||
+        cancelled <= (ptrdiff_t)timers->heap.length / 2) {
+        return;
+    }
+    size_t before = timers->heap.length;
+    fl_heap_filter(&timers->heap, timer_is_live, timer_release);
+    if (timers->heap.length < before) {
+        timers->cancelled = 0;
+    }
 }
 
 void
@@ -31,22 +46,14 @@ fl_timers_cancelled(FlTimers *timers, FlHandle *handle)
         return;
     }
     timers->cancelled++;
-    if (timers->cancelled > TIMER_COMPACT_ABOVE &&
-        timers->cancelled > timers->heap.length / 2) {
-        size_t before = timers->heap.length;
-        fl_heap_filter(&timers->heap, timer_is_live, timer_release);
-        if (timers->heap.length < before) {
-            timers->cancelled = 0;
-        }
-    }
+    timers_compact(timers);
 }
 
 static FlHandle *
 timers_pop(FlTimers *timers)
 {
     FlHandle *handle = fl_heap_pop(&timers->heap);
-    handle->flags &= ~(unsigned)FL_HANDLE_SCHEDULED;
-    if (handle->flags & FL_HANDLE_CANCELLED) {
+    if (fl_shared_drop(&handle->flags, FL_HANDLE_SCHEDULED) & FL_HANDLE_CANCELLED) {
         timers->cancelled--;
     }
     return handle;
@@ -67,6 +74,9 @@ fl_timers_next(FlTimers *timers)
 int
 fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready)
 {
+    if (!FL_HAVE_GIL) {
+        timers_compact(timers); /* for what other threads cancelled */
+    }
     while (timers->heap.length > 0 && timers->heap.entries[0].key <= now) {
         FlHandle *handle = timers->heap.entries[0].item;
         if (!timer_is_live(handle)) {
@@ -121,6 +131,18 @@ timer_key(double when)
     return key;
 }
 
+bool
+fl_timers_push(FlTimers *timers, FlHandle *handle)
+{
+    int64_t key = timer_key(((FlTimerHandle *)handle)->when);
+    if (!fl_heap_push(&timers->heap, key, handle)) return false;
+    /* One that was handed over may have been cancelled on its way. */
+    if (fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED) & FL_HANDLE_CANCELLED) {
+        timers->cancelled++;
+    }
+    return true;
+}
+
 static PyObject *
 timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
 {
@@ -129,11 +151,15 @@ timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
     if (handle == NULL) return NULL;
     ((FlTimerHandle *)handle)->when = when;
     if (FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) goto error;
-    if (!fl_heap_push(&loop->timers.heap, timer_key(when), handle)) {
+    if (!fl_loop_is_own(loop)) {
+        fl_shared_set(&handle->flags, FL_HANDLE_HANDED);
+        if (fl_wakeup_hand_over(loop, handle, false) < 0) goto error;
+        return (PyObject *)handle;
+    }
+    if (!fl_timers_push(&loop->timers, handle)) {
         PyErr_NoMemory();
         goto error;
     }
-    handle->flags |= FL_HANDLE_SCHEDULED;
     return Py_NewRef((PyObject *)handle);
 
 error:
@@ -276,7 +302,9 @@ PyMethodDef fl_timer_methods[] = {
 static PyObject *
 timer_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
 {
-    FlHeap *heap = &((FlLoop *)op)->timers.heap;
+    FlLoop *self = (FlLoop *)op;
+    FlHeap *heap = &self->timers.heap;
+    if (fl_loop_check_own(self) < 0) return NULL;
     PyObject *list = PyList_New(0);
     if (list == NULL) return NULL;
     for (size_t i = 0; i < heap->length; i++) {
@@ -285,13 +313,16 @@ timer_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
             return NULL;
         }
     }
+    if (fl_wakeup_list(&self->wakeup, list, true) < 0) {
+        Py_CLEAR(list);
+    }
     return list;
 }
 
 static PyObject *
 timer_get_cancelled_count(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(((FlLoop *)op)->timers.cancelled);
+    return PyLong_FromSsize_t(((FlLoop *)op)->timers.cancelled);
 }
 
 /* BaseEventLoop.__init__() assigns its own; ours is the truth. */

@@ -6,6 +6,7 @@
 #define FL_TIMER_H
 #include "base/heap.h"
 #include "base/ring.h"
+#include "base/shared.h"
 #include "core/handle.h"
 
 /* Invariants: the heap owns a reference to each handle in it, and each has
@@ -14,7 +15,7 @@
  */
 typedef struct {
     FlHeap heap;
-    size_t cancelled;
+    FL_SHARED ptrdiff_t cancelled;
 } FlTimers;
 
 #define FL_TIMER_NEVER INT64_MAX /* also the key of what is centuries ahead */
@@ -29,6 +30,17 @@ fl_timer_seconds(int64_t ns)
 /* Takes the handle out of the heap, or counts it and compacts the heap in time. The
  * caller owns a reference to the handle and to its loop. */
 void fl_timers_cancelled(FlTimers *timers, FlHandle *handle);
+
+/* The same by a thread that is not the loop's own: only counts it. */
+static inline void
+fl_timers_cancelled_elsewhere(FlTimers *timers)
+{
+    timers->cancelled++;
+}
+
+/* Puts a handle into the heap, which takes the caller's reference; false where memory
+ * is out. */
+bool fl_timers_push(FlTimers *timers, FlHandle *handle);
 
 /* The deadline of the first live handle in nanoseconds, or FL_TIMER_NEVER. */
 int64_t fl_timers_next(FlTimers *timers);

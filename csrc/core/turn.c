@@ -93,17 +93,29 @@ fl_turn_log_slow(FlLoop *loop, PyObject *what, double seconds)
     return result == NULL ? -1 : 0;
 }
 
+/* Another thread may ask which one it is. */
+static void
+turn_set_current(FlLoop *self, FlHandle *handle)
+{
+    PyObject *old;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    old = self->current_handle;
+    self->current_handle = Py_XNewRef((PyObject *)handle);
+    FL_END_CRITICAL();
+    Py_XDECREF(old);
+}
+
 static int
 turn_run_handle_debug(FlLoop *self, FlHandle *handle)
 {
-    Py_XSETREF(self->current_handle, Py_NewRef((PyObject *)handle));
+    turn_set_current(self, handle);
     uint64_t started = uv_hrtime();
     int rc = fl_handle_run(handle);
     double seconds = fl_timer_seconds((int64_t)(uv_hrtime() - started));
     if (rc == 0) {
         rc = fl_turn_log_slow(self, (PyObject *)handle, seconds);
     }
-    Py_CLEAR(self->current_handle);
+    turn_set_current(self, NULL);
     return rc;
 }
 
@@ -127,7 +139,7 @@ turn_run_ready(FlLoop *self)
                 return -1;
             }
         }
-        if (FL_LIKELY(handle->callback != NULL)) {
+        if (FL_LIKELY(fl_handle_is_live(handle))) {
             rc = FL_UNLIKELY(self->debug) ? turn_run_handle_debug(self, handle)
                                           : fl_handle_run(handle);
         }
@@ -280,6 +292,9 @@ int
 fl_turn_take(FlLoop *self)
 {
     if (turn_check_process(self) < 0) return -1;
+    if (self->fresh && fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) {
+        return -1; /* only where the queue is not the ready queue itself */
+    }
     bool batch_first = turn_has_first_batch(self);
     self->fresh = false;
     if (!batch_first) {
@@ -291,10 +306,7 @@ fl_turn_take(FlLoop *self)
         }
     }
     if (self->poll.harvested > 0 && fl_poll_dispatch(&self->poll, self) < 0) return -1;
-    if (fl_wakeup_has_work(&self->wakeup) &&
-        fl_wakeup_drain(&self->wakeup, &self->ready) < 0) {
-        return -1;
-    }
+    if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     if (self->timers.heap.length > 0) {
         int64_t now;
         if (fl_timer_clock(self, &now) < 0 ||

@@ -19,10 +19,7 @@ fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv)
     atomic_init(&wakeup->pending, false);
     atomic_init(&wakeup->sleeping, FL_WAKEUP_AWAKE);
     atomic_init(&wakeup->ringers, 0);
-    int rc = fl_lock_init(&wakeup->lock);
-    if (rc != 0) return rc;
-    wakeup->has_lock = true;
-    rc = uv_async_init(uv, &wakeup->uv, on_async);
+    int rc = uv_async_init(uv, &wakeup->uv, on_async);
     if (rc != 0) return rc;
     wakeup->open = true;
     return 0;
@@ -31,7 +28,6 @@ fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv)
 void
 fl_wakeup_close(FlWakeup *wakeup)
 {
-    if (!wakeup->has_lock) return;
     fl_lock_acquire(&wakeup->lock);
     bool was_open = wakeup->open;
     wakeup->open = false;
@@ -41,14 +37,6 @@ fl_wakeup_close(FlWakeup *wakeup)
     }
     if (was_open) {
         uv_close((uv_handle_t *)&wakeup->uv, NULL);
-    }
-}
-
-void
-fl_wakeup_free(FlWakeup *wakeup)
-{
-    if (wakeup->has_lock) {
-        fl_lock_destroy(&wakeup->lock);
     }
 }
 
@@ -63,25 +51,55 @@ fl_wakeup_clear(FlWakeup *wakeup)
     fl_ring_free(&wakeup->queue);
 }
 
-int
-fl_wakeup_drain(FlWakeup *wakeup, FlRing *ready)
+/* A timer's handle goes to the heap, which owns the queue's reference then. */
+static bool
+wakeup_take_timer(FlTimers *timers, FlHandle *handle)
 {
+    if (!fl_timers_push(timers, handle)) return false;
+    fl_shared_drop(&handle->flags, FL_HANDLE_HANDED);
+    return true;
+}
+
+int
+fl_wakeup_drain(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->wakeup;
+    FlRing *ready = &loop->ready;
     int rc = 0;
     fl_lock_acquire(&wakeup->lock);
-    if (fl_ring_len(ready) == 0) {
+    if (fl_ring_len(ready) == 0 && wakeup->timers == 0) {
         FlRing spare = *ready; /* nothing ready: the queues change places */
         *ready = wakeup->queue;
         wakeup->queue = spare;
     }
     while (fl_ring_len(&wakeup->queue) > 0) {
-        if (!fl_ring_push(ready, fl_ring_at(&wakeup->queue, 0))) {
+        FlHandle *handle = fl_ring_at(&wakeup->queue, 0);
+        bool is_timer = (handle->flags & FL_HANDLE_HANDED) != 0;
+        if (is_timer ? !wakeup_take_timer(&loop->timers, handle)
+                     : !fl_ring_push(ready, handle)) {
             PyErr_NoMemory();
             rc = -1;
             break;
         }
         fl_ring_pop(&wakeup->queue);
+        wakeup->timers -= is_timer;
     }
     atomic_store(&wakeup->pending, fl_ring_len(&wakeup->queue) > 0);
+    fl_lock_release(&wakeup->lock);
+    return rc;
+}
+
+int
+fl_wakeup_list(FlWakeup *wakeup, PyObject *list, bool timers)
+{
+    int rc = 0;
+    fl_lock_acquire(&wakeup->lock);
+    for (size_t i = 0; rc == 0 && i < fl_ring_len(&wakeup->queue); i++) {
+        FlHandle *handle = fl_ring_at(&wakeup->queue, i);
+        if (((handle->flags & FL_HANDLE_HANDED) != 0) == timers) {
+            rc = PyList_Append(list, (PyObject *)handle);
+        }
+    }
     fl_lock_release(&wakeup->lock);
     return rc;
 }
@@ -161,27 +179,20 @@ wakeup_let_catch_up(FlLoop *loop)
     wakeup->stuck = loop->ready.head == taken;
 }
 
-/* Takes a reference of its own. 0, or -1 with an exception. */
-static int
-wakeup_push(FlLoop *loop, FlHandle *handle)
+int
+fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
 {
     FlWakeup *wakeup = &loop->wakeup;
-    if (FL_HAVE_GIL || loop->thread == PyThread_get_thread_ident()) {
-        /* Nobody else is at the ready queue: one order with call_soon(). */
-        if (fl_loop_push(loop, handle) < 0) return -1;
-        if (wakeup->open) {
-            wakeup_ring(wakeup);
-        }
-        wakeup_let_catch_up(loop);
-        return 0;
-    }
     fl_lock_acquire(&wakeup->lock);
     bool open = wakeup->open;
     bool queued = open && fl_ring_push(&wakeup->queue, handle);
     if (queued) {
         Py_INCREF((PyObject *)handle);
+        wakeup->timers += (handle->flags & FL_HANDLE_HANDED) != 0;
         atomic_store(&wakeup->pending, true);
-        wakeup_ring(wakeup);
+        if (wake) {
+            wakeup_ring(wakeup);
+        }
     }
     fl_lock_release(&wakeup->lock);
     if (queued) return 0;
@@ -192,6 +203,20 @@ wakeup_push(FlLoop *loop, FlHandle *handle)
         PyErr_NoMemory();
     }
     return -1;
+}
+
+int
+fl_wakeup_push(FlLoop *loop, FlHandle *handle)
+{
+    if (!fl_loop_is_own(loop)) return fl_wakeup_hand_over(loop, handle, true);
+    /* Nobody else is at the ready queue: one order with call_soon(). */
+    FlWakeup *wakeup = &loop->wakeup;
+    if (fl_loop_push(loop, handle) < 0) return -1;
+    if (wakeup->open) {
+        wakeup_ring(wakeup);
+    }
+    wakeup_let_catch_up(loop);
+    return 0;
 }
 
 static PyObject *
@@ -212,9 +237,9 @@ wakeup_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t narg
     FlHandle *handle = fl_handle_new(self, self->st->handle_type, call.callback,
                                      call.args, call.nargs, call.context);
     if (handle == NULL) return NULL;
-    handle->flags |= FL_HANDLE_THREADSAFE;
+    fl_shared_set(&handle->flags, FL_HANDLE_THREADSAFE);
     if ((FL_UNLIKELY(self->debug) && fl_handle_trace(handle) < 0) ||
-        wakeup_push(self, handle) < 0) {
+        fl_wakeup_push(self, handle) < 0) {
         Py_DECREF((PyObject *)handle);
         return NULL;
     }

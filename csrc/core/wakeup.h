@@ -5,28 +5,30 @@
 #ifndef FL_WAKEUP_H
 #define FL_WAKEUP_H
 #include "base/ring.h"
+#include "base/shared.h"
 #include "core/handle.h"
 #include <stdatomic.h>
 
 enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
 
 /* With a GIL, other threads push onto the ready queue itself, in one order with
- * call_soon(); without one they fill a queue of their own.
+ * call_soon(); without one they fill a queue of their own. So does everybody while the
+ * loop stands still, when no thread is the loop's own.
  *
- * Invariants: queue owns its handles and is touched under lock alone; pending is true
- * whenever queue is not empty; sleeping is true from before the loop's last look at
- * pending until it is awake again, FL_WAKEUP_LOOKS for as long as it looks at sleeping
- * itself; async is alive while open, and until nobody is between ring_begin and
- * ring_end. */
+ * Invariants: queue owns its handles and is touched under lock alone; timers counts
+ * those in it that are FL_HANDLE_HANDED; pending is true whenever queue is not empty;
+ * sleeping is true from before the loop's last look at pending until it is awake again,
+ * FL_WAKEUP_LOOKS for as long as it looks at sleeping itself; async is alive while
+ * open, and until nobody is between ring_begin and ring_end. */
 typedef struct {
     FlLock lock;
     FlRing queue;
+    size_t timers;
     atomic_bool pending;
     atomic_int sleeping; /* FL_WAKEUP_* */
     atomic_int ringers;  /* between ring_begin and ring_end */
     bool open;
-    bool stuck;    /* the loop took nothing while a sender paused; under the GIL */
-    bool has_lock; /* until the loop is freed: a closed one may still be asked */
+    bool stuck; /* the loop took nothing while a sender paused; under the GIL */
     uv_async_t uv;
 } FlWakeup;
 
@@ -36,14 +38,23 @@ int fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv);
 /* Refuses further work and begins to close the libuv handle. */
 void fl_wakeup_close(FlWakeup *wakeup);
 
-/* Of a loop that is freed: nobody asks any more. */
-void fl_wakeup_free(FlWakeup *wakeup);
-
 /* Releases what is left in the queue. */
 void fl_wakeup_clear(FlWakeup *wakeup);
 
-/* Moves what other threads queued behind what is ready. 0, or -1 with MemoryError. */
-int fl_wakeup_drain(FlWakeup *wakeup, FlRing *ready);
+/* Queues a handle for the loop, a timer's for its heap, and wakes it if that is wanted.
+ * Takes a reference of its own. 0, or -1 with RuntimeError or MemoryError. Any thread.
+ */
+int fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake);
+
+/* The same in the order of call_soon() on the loop's own thread, and always wakes. */
+int fl_wakeup_push(FlLoop *loop, FlHandle *handle);
+
+/* Moves what was queued behind what is ready, or into the heap. 0, or -1 with
+ * MemoryError. */
+int fl_wakeup_drain(FlLoop *loop);
+
+/* Appends what is queued to a list: the timers' handles, or the others. 0 or -1. */
+int fl_wakeup_list(FlWakeup *wakeup, PyObject *list, bool timers);
 
 /* Ends a wait of the loop, now or the next one. Any thread. */
 void fl_wakeup_signal(FlWakeup *wakeup);

@@ -25,6 +25,8 @@ pipe_restore(FlPipe *self)
     self->restores = false;
     /* A forked child shares the description with its parent, who still reads it. */
     if (fl_poll_is_foreign(&self->base.loop->poll)) return;
+    /* Nor can a collector in another thread tell who else has it. */
+    if (fl_loop_is_elsewhere(self->base.loop)) return;
     /* The program may have closed the descriptor, and the number be somebody else's. */
     if (fstat(fd, &status) < 0 || status.st_dev != self->device ||
         status.st_ino != self->inode) {
@@ -35,9 +37,10 @@ pipe_restore(FlPipe *self)
 
     FlPoll *poll = &self->base.loop->poll;
     for (size_t i = 0; i < poll->slot_count; i++) {
-        PyObject *transport = poll->slots[i].transport;
-        if (transport == NULL || transport == (PyObject *)self ||
-            !pipe_is(self->base.loop->st, transport)) {
+        PyObject *transport = fl_poll_transport(poll, (int)i);
+        if (transport == NULL) continue;
+        Py_DECREF(transport); /* nobody lets it go meanwhile: nothing below calls out */
+        if (transport == (PyObject *)self || !pipe_is(self->base.loop->st, transport)) {
             continue;
         }
         FlPipe *other = (FlPipe *)transport;
@@ -117,7 +120,7 @@ fl_pipe_open(FlPipe *self, FlLoop *loop, const FlTransportKind *kind,
     base->flags = FL_TRANSPORT_CLOSED;
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) goto failed;
-    if (fl_poll_transport(&loop->poll, fd) != NULL) {
+    if (fl_poll_has_transport(&loop->poll, fd)) {
         /* A descriptor stands in the epoll set once, a duplicate beside it. */
         watched = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (watched < 0) goto failed;
@@ -190,6 +193,7 @@ fl_pipe_get_pipe(PyObject *op, void *Py_UNUSED(closure))
 int
 fl_pipe_set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
+    if (fl_transport_check_own(op) < 0) return -1;
     FlTransport *base = (FlTransport *)op;
     if (value != Py_None) {
         PyErr_SetString(PyExc_TypeError, "_pipe can only be set to None");

@@ -175,6 +175,7 @@ reader_raise(FlLoop *loop, int fd, int code)
         PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by %s%R", fd,
                      transport != NULL ? "transport " : "",
                      transport != NULL ? transport : (PyObject *)loop);
+        Py_XDECREF(transport);
     }
     else if (code == ENOMEM) {
         PyErr_NoMemory();
@@ -389,7 +390,6 @@ fl_reader_check_transport(FlLoop *loop, PyObject *file, int fd)
 {
     PyObject *transport = fl_poll_transport(&loop->poll, fd);
     if (FL_LIKELY(transport == NULL)) return 0;
-    Py_INCREF(transport);
     int closing = -1;
     PyObject *result = PyObject_CallMethodNoArgs(transport, loop->st->str_is_closing);
     if (result != NULL) {
@@ -445,6 +445,7 @@ static PyObject *
 reader_add(PyObject *op, FlReaderSide side, int how, const char *method,
            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     FlLoop *loop = (FlLoop *)op;
     FlCallArgs call;
     int fd;
@@ -484,6 +485,7 @@ static PyObject *
 reader_remove(PyObject *op, FlReaderSide side, int how, const char *method,
               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     FlLoop *loop = (FlLoop *)op;
     int fd;
     if (nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames)) != 1 ||
@@ -539,6 +541,7 @@ READER_REMOVE(_remove_writer, FL_READER_WRITE, 0)
 static PyObject *
 reader_ensure_fd_no_transport(PyObject *op, PyObject *file)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     FlLoop *loop = (FlLoop *)op;
     int fd;
     if (fl_reader_fileno(loop, file, &fd) < 0 ||

@@ -69,7 +69,7 @@ sockop_wait(FlSockOp *self)
     FlLoop *loop = self->loop;
     PyObject *file = NULL;
     int rc = -1;
-    if (self->fd < 0 || fl_poll_transport(&loop->poll, self->fd) != NULL) {
+    if (self->fd < 0 || fl_poll_has_transport(&loop->poll, self->fd)) {
         file = PyObject_CallMethodNoArgs(self->args[0], loop->st->str_fileno);
         if (file == NULL || fl_reader_fileno(loop, file, &self->fd) < 0 ||
             fl_reader_check_transport(loop, file, self->fd) < 0) {

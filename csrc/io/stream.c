@@ -280,6 +280,7 @@ stream_write_other(FlStream *self, PyObject *data)
 static PyObject *
 stream_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
@@ -316,6 +317,7 @@ static PyObject *
 stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     PyObject *lines =
         fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
@@ -366,6 +368,7 @@ error:
 static PyObject *
 stream_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     FlTransport *base = &self->base;
     if (base->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_EOF)) Py_RETURN_NONE;
@@ -390,6 +393,7 @@ stream_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     /* What counts is what the socket did not take, so offer it first. */
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
@@ -399,6 +403,7 @@ stream_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
     FlStream *self = (FlStream *)op;
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
     if (fl_transport_close(&self->base) < 0) return NULL;
@@ -408,6 +413,7 @@ stream_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
     FlStream *self = (FlStream *)op;
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
     if (fl_transport_force_close(&self->base, NULL) < 0) return NULL;
@@ -438,6 +444,7 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
 static PyObject *
 stream_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     if (self->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
@@ -458,6 +465,7 @@ stream_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_reset_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlStream *self = (FlStream *)op;
     Py_CLEAR(self->empty_waiter);
     if (!(self->base.flags & FL_TRANSPORT_CLOSED)) {
@@ -618,6 +626,7 @@ stream_make_foreign(PyObject *op, PyObject *args, PyObject *kwargs)
 static PyObject *
 stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     static char *names[] = {"sock",   "protocol", "waiter", "extra",
                             "server", "context",  NULL};
     FlLoop *loop = (FlLoop *)op;
@@ -672,9 +681,10 @@ stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 static PyObject *
 stream_has_transport(PyObject *op, PyObject *fd)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     int number = fl_compat_long_as_int(fd);
     if (number == -1 && PyErr_Occurred()) return NULL;
-    return PyBool_FromLong(fl_poll_transport(&((FlLoop *)op)->poll, number) != NULL);
+    return PyBool_FromLong(fl_poll_has_transport(&((FlLoop *)op)->poll, number));
 }
 
 static PyMethodDef loop_methods[] = {

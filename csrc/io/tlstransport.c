@@ -35,6 +35,7 @@ tls_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     /* What counts is what the transport below did not take, so offer it first. */
     if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
@@ -44,6 +45,7 @@ tls_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     static char *names[] = {"high", "low", NULL};
     FlTls *self = (FlTls *)op;
     PyObject *high = Py_None, *low = Py_None;
@@ -75,6 +77,7 @@ tls_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     ((FlTls *)op)->base.flags |= FL_TRANSPORT_PAUSED;
     Py_RETURN_NONE;
 }
@@ -82,6 +85,7 @@ tls_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     if (!(self->base.flags & FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->base.flags &= ~(unsigned)FL_TRANSPORT_PAUSED;
@@ -97,6 +101,7 @@ tls_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     self->resume_pending = false;
     if (self->state != FL_TLS_WRAPPED) Py_RETURN_NONE;
@@ -106,6 +111,7 @@ tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_get_read_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     if (self->engine.incoming == NULL) return PyLong_FromLong(0);
     return PyObject_GetAttr(self->engine.incoming, self->base.loop->st->str_pending);
@@ -122,6 +128,7 @@ tls_get_read_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_set_read_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     static char *names[] = {"high", "low", NULL};
     FlTls *self = (FlTls *)op;
     PyObject *high = Py_None, *low = Py_None;
@@ -169,12 +176,14 @@ tls_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
     return tls_none(fl_tls_close((FlTls *)op));
 }
 
 static PyObject *
 tls_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
     FlTls *self = (FlTls *)op;
     /* What asyncio would have sent by now. */
     if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
@@ -184,24 +193,28 @@ tls_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_force_close(PyObject *op, PyObject *exc)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_abort((FlTls *)op, exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
 tls_check_handshake_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_handshake_late((FlTls *)op));
 }
 
 static PyObject *
 tls_check_shutdown_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_shutdown_late((FlTls *)op));
 }
 
 static PyObject *
 tls_check_linger(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_lingered((FlTls *)op));
 }
 
@@ -211,18 +224,21 @@ tls_check_linger(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_connection_made(PyObject *op, PyObject *below)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_connection_made((FlTls *)op, below));
 }
 
 static PyObject *
 tls_connection_lost(PyObject *op, PyObject *exc)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     return tls_none(fl_tls_connection_lost((FlTls *)op, exc));
 }
 
 static PyObject *
 tls_data_received(PyObject *op, PyObject *data)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
     int rc = fl_tls_received((FlTls *)op, view.buf, (size_t)view.len);
@@ -234,6 +250,7 @@ tls_data_received(PyObject *op, PyObject *data)
 static PyObject *
 tls_feed(PyObject *op, PyObject *data)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     Py_buffer view;
     if (self->engine.incoming == NULL) Py_RETURN_NONE;
@@ -248,6 +265,7 @@ tls_feed(PyObject *op, PyObject *data)
 static PyObject *
 tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     if (fl_tls_eof_received((FlTls *)op) < 0) return NULL;
     Py_RETURN_TRUE;
 }
@@ -255,6 +273,7 @@ tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_pause_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     ((FlTls *)op)->below_full = true;
     Py_RETURN_NONE;
 }
@@ -262,6 +281,7 @@ tls_pause_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTls *self = (FlTls *)op;
     self->below_full = false;
     return tls_none(self->state == FL_TLS_FLUSHING ? fl_tls_shut(self)
@@ -494,6 +514,7 @@ fl_tlstransport_accepted(FlLoop *loop, const FlTlsOptions *options, int fd, int 
 static PyObject *
 tls_make(PyObject *op, PyObject *args)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     int server_side, call_connection_made;
     FlTlsOptions options = {0};
     if (!PyArg_ParseTuple(args, "OOOpOOOp:_make_tls", &options.protocol,

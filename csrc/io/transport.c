@@ -98,6 +98,7 @@ fl_transport_start(FlTransport *self, PyObject *waiter)
 PyObject *
 fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTransport *self = (FlTransport *)op;
     self->flags |= FL_TRANSPORT_STARTED;
     if (fl_transport_watch(self) < 0 &&
@@ -263,6 +264,7 @@ fl_transport_callback_failed(FlTransport *self, PyObject *name)
 PyObject *
 fl_transport_fatal_error(PyObject *op, PyObject *args)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     PyObject *exc;
     const char *message = "Fatal error on transport";
     if (!PyArg_ParseTuple(args, "O|s:_fatal_error", &exc, &message)) return NULL;
@@ -292,6 +294,7 @@ fl_transport_force_close(FlTransport *self, PyObject *exc)
 PyObject *
 fl_transport_force_close_method(PyObject *op, PyObject *exc)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     if (fl_transport_force_close((FlTransport *)op, exc) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -343,8 +346,11 @@ fl_transport_release(FlTransport *self)
         close(fd);
         return;
     }
-    PyObject *sock = self->sock;
+    PyObject *sock;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    sock = self->sock;
     self->sock = NULL;
+    FL_END_CRITICAL();
     PyObject *closed = PyObject_CallMethodNoArgs(sock, self->loop->st->str_close);
     if (closed == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
@@ -372,9 +378,34 @@ transport_detach(FlTransport *self)
     Py_DECREF(server);
 }
 
+/* Another thread may ask for it at the same time. */
+static void
+transport_set_protocol(FlTransport *self, PyObject *protocol)
+{
+    PyObject *old;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    old = self->protocol;
+    self->protocol = Py_XNewRef(protocol);
+    FL_END_CRITICAL();
+    Py_XDECREF(old);
+}
+
+PyObject *
+fl_transport_call_there(PyObject *op, const char *name)
+{
+    FlTransport *self = (FlTransport *)op;
+    PyObject *method = PyObject_GetAttrString(op, name);
+    if (method == NULL) return NULL;
+    int rc = fl_loop_call_threadsafe(self->loop, method);
+    Py_DECREF(method);
+    if (rc < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
 PyObject *
 fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTransport *self = (FlTransport *)op;
     PyObject *protocol = self->protocol;
     if (protocol == NULL) Py_RETURN_NONE;
@@ -385,7 +416,7 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 
     fl_transport_release(self);
     self->kind->unbind(self);
-    Py_CLEAR(self->protocol);
+    transport_set_protocol(self, NULL);
     transport_detach(self);
     if (self->kind->lost != NULL && self->kind->lost(self, exc) < 0) {
         Py_XDECREF(raised);
@@ -477,6 +508,7 @@ fl_transport_refuse_data(PyObject *data)
 PyObject *
 fl_transport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     static char *names[] = {"high", "low", NULL};
     PyObject *high = Py_None, *low = Py_None;
     FlTransport *self = (FlTransport *)op;
@@ -511,14 +543,18 @@ fl_transport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyObject *
 fl_transport_get_protocol(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *protocol = ((FlTransport *)op)->protocol;
-    return Py_NewRef(protocol != NULL ? protocol : Py_None);
+    PyObject *protocol;
+    FL_BEGIN_CRITICAL(op);
+    protocol = Py_XNewRef(((FlTransport *)op)->protocol);
+    FL_END_CRITICAL();
+    return protocol != NULL ? protocol : Py_NewRef(Py_None);
 }
 
 PyObject *
 fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTransport *self = (FlTransport *)op;
     PyObject *protocol =
         fl_callargs_one("set_protocol", "protocol", args, nargs, kwnames);
@@ -532,13 +568,14 @@ fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         self->flags &= ~(unsigned)FL_TRANSPORT_BUFFERED;
     }
     self->kind->unbind(self);
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    transport_set_protocol(self, protocol);
     Py_RETURN_NONE;
 }
 
 PyObject *
 fl_transport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTransport *self = (FlTransport *)op;
     if (self->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags |= FL_TRANSPORT_PAUSED;
@@ -550,6 +587,7 @@ fl_transport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyObject *
 fl_transport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlTransport *self = (FlTransport *)op;
     if ((self->flags & FL_TRANSPORT_CLOSING) || !(self->flags & FL_TRANSPORT_PAUSED)) {
         Py_RETURN_NONE;
@@ -565,45 +603,6 @@ fl_transport_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     unsigned flags = ((FlTransport *)op)->flags;
     return PyBool_FromLong(!(flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)));
-}
-
-PyObject *
-fl_transport_extra(FlTransport *self)
-{
-    if (self->extra == NULL) {
-        self->extra = PyDict_New();
-    }
-    return self->extra;
-}
-
-PyObject *
-fl_transport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"name", "default", NULL};
-    FlTransport *self = (FlTransport *)op;
-    PyObject *name, *fallback = Py_None, *value;
-    if (kwargs == NULL && PyTuple_GET_SIZE(args) == 1) {
-        name = PyTuple_GET_ITEM(args, 0);
-    }
-    else if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", names,
-                                          &name, &fallback)) {
-        return NULL;
-    }
-    PyObject *extra = fl_transport_extra(self);
-    if (extra == NULL) return NULL;
-    int found = fl_compat_dict_get(extra, name, &value);
-    if (found < 0) return NULL;
-    if (found) return value;
-    if (self->kind->make_extra != NULL && PyUnicode_CheckExact(name)) {
-        value = self->kind->make_extra(self, name);
-        if (value == NULL && PyErr_Occurred()) return NULL;
-        if (value != NULL) {
-            if (PyDict_SetItem(extra, name, value) == 0) return value;
-            Py_DECREF(value);
-            return NULL;
-        }
-    }
-    return Py_NewRef(fallback);
 }
 
 int
@@ -688,65 +687,18 @@ fl_transport_dealloc(PyObject *op, inquiry clear)
     Py_DECREF(tp);
 }
 
-PyMemberDef fl_transport_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
-    {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
-    {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
-    {"_protocol", T_OBJECT, offsetof(FlTransport, protocol), READONLY, NULL},
-    {"_server", T_OBJECT, offsetof(FlTransport, server), READONLY, NULL},
-    {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyObject *
-fl_transport_get_flag(PyObject *op, void *closure)
-{
-    return PyBool_FromLong(((FlTransport *)op)->flags & (unsigned)(uintptr_t)closure);
-}
-
-PyObject *
-fl_transport_get_fd(PyObject *op, void *Py_UNUSED(closure))
-{
-    return PyLong_FromLong(((FlTransport *)op)->watcher.fd);
-}
-
-PyObject *
-fl_transport_get_size(PyObject *op, void *closure)
-{
-    return PyLong_FromSize_t(*(size_t *)((char *)op + (uintptr_t)closure));
-}
-
-int
-fl_transport_set_size(PyObject *op, PyObject *value, void *closure)
-{
-    size_t *size = (size_t *)((char *)op + (uintptr_t)closure);
-    PyObject *whole = value == NULL ? NULL : PyNumber_Long(value); /* rounded down */
-    size_t number = whole == NULL ? (size_t)-1 : PyLong_AsSize_t(whole);
-    Py_XDECREF(whole);
-    if (number > PY_SSIZE_T_MAX) {
-        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
-        PyErr_Clear();
-        number = PY_SSIZE_T_MAX;
-    }
-    *size = number;
-    return 0;
-}
-
-PyObject *
-fl_transport_get_extra(PyObject *op, void *Py_UNUSED(closure))
-{
-    return Py_XNewRef(fl_transport_extra((FlTransport *)op));
-}
-
 int
 fl_transport_check_free(FlLoop *loop, int fd)
 {
     PyObject *other = fl_poll_transport(&loop->poll, fd);
-    if (other == NULL || (((FlTransport *)other)->flags & FL_TRANSPORT_CLOSING))
-        return 0;
-    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd,
-                 other);
-    return -1;
+    if (other == NULL) return 0;
+    bool is_open = !(((FlTransport *)other)->flags & FL_TRANSPORT_CLOSING);
+    if (is_open) {
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R",
+                     fd, other);
+    }
+    Py_DECREF(other);
+    return is_open ? -1 : 0;
 }
 
 void

@@ -59,8 +59,27 @@ struct FlTransport {
     size_t high_water;
     size_t low_water;
     int conn_lost;
-    unsigned flags;
+    FL_SHARED unsigned flags;
 };
+
+/* Whether another thread runs the transport's loop: see loop.h. */
+static inline bool
+fl_transport_is_elsewhere(PyObject *op)
+{
+    return fl_loop_is_elsewhere(((FlTransport *)op)->loop);
+}
+
+/* Without a GIL RuntimeError and -1 there, or 0: what moves bytes is the loop's alone.
+ */
+static inline int
+fl_transport_check_own(PyObject *op)
+{
+    return fl_loop_check_own(((FlTransport *)op)->loop);
+}
+
+/* Has the loop call the method of that name soon, and returns None: a transport may be
+ * closed from anywhere, also by the collector. */
+PyObject *fl_transport_call_there(PyObject *op, const char *name);
 
 /* Fills a fresh, zeroed transport. sock may be NULL: then the transport owns fd.
  * context may be NULL: a copy of the current one. On -1 the descriptor is still the

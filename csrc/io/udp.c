@@ -134,6 +134,7 @@ udp_read_failed(FlDatagramTransport *self, int rc)
 static PyObject *
 udp_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     self->deliver_due = false;
     if (self->base.flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
@@ -155,6 +156,7 @@ udp_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     PyObject *result = fl_transport_resume_reading(op, NULL);
     if (result != NULL && udp_deliver_later((FlDatagramTransport *)op) < 0) {
         Py_CLEAR(result);
@@ -167,6 +169,7 @@ udp_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_sendto_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     if (fl_udpsend_flush((FlDatagramTransport *)op) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -174,6 +177,7 @@ udp_sendto_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0) return NULL;
     return PyLong_FromSize_t(self->out.size);
@@ -182,6 +186,7 @@ udp_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0 || fl_transport_close(&self->base) < 0) return NULL;
     Py_RETURN_NONE;
@@ -190,6 +195,7 @@ udp_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0 ||
         fl_transport_force_close(&self->base, NULL) < 0) {
@@ -335,6 +341,7 @@ done:
 static PyObject *
 udp_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     static char *names[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
     FlLoop *loop = (FlLoop *)op;
     PyObject *sock, *protocol;

@@ -308,6 +308,7 @@ PyObject *
 fl_udpsend_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     FlTransport *base = &self->base;
     PyObject *data, *address;

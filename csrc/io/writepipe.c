@@ -205,6 +205,7 @@ static PyObject *
 writepipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlWritePipe *self = (FlWritePipe *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
@@ -246,6 +247,7 @@ writepipe_settle(FlWritePipe *self)
 static PyObject *
 writepipe_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
     FlWritePipe *self = (FlWritePipe *)op;
     if (self->pipe.base.flags & FL_TRANSPORT_CLOSING) Py_RETURN_NONE;
     if (writepipe_settle(self) < 0 || fl_transport_close(&self->pipe.base) < 0) {
@@ -263,6 +265,7 @@ writepipe_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 writepipe_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
     FlWritePipe *self = (FlWritePipe *)op;
     if (writepipe_settle(self) < 0 ||
         fl_transport_force_close(&self->pipe.base, NULL) < 0) {
@@ -274,6 +277,7 @@ writepipe_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 writepipe_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_transport_check_own(op) < 0) return NULL;
     FlWritePipe *self = (FlWritePipe *)op;
     if (writepipe_settle(self) < 0) return NULL;
     return PyLong_FromSize_t(self->out.size);
@@ -347,6 +351,7 @@ static const FlTransportKind writepipe_kind = {
 static PyObject *
 writepipe_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
+    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
     static char *names[] = {"pipe", "protocol", "waiter", "extra", NULL};
     FlLoop *loop = (FlLoop *)op;
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None;
