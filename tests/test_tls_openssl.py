@@ -74,6 +74,27 @@ def start_s_server(files, *options):
     )
 
 
+def type_in(process, command):
+    """Give s_client or s_server a command, a line of its own."""
+    process.stdin.write(command + b"\n")
+    process.stdin.flush()
+
+
+@contextlib.asynccontextmanager
+async def connected(loop, tls, files, *options):
+    """A connection to an s_server: (transport, process)."""
+    with start_s_server(files, *options) as server:
+        found = await in_thread(until, server.stdout, rb"ACCEPT 127\.0\.0\.1:(\d+)")
+        transport, _ = await loop.create_connection(
+            Recorder,
+            "127.0.0.1",
+            int(found[1]),
+            ssl=tls.client,
+            server_hostname="localhost",
+        )
+        yield transport, server
+
+
 VERSIONS = {"-tls1_2": ssl.TLSVersion.TLSv1_2, "-tls1_3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -163,6 +184,71 @@ def test_renegotiation_is_refused(loop, run, tls, files):
                 output = await in_thread(client.stdout.read)
                 assert b"no renegotiation" in output
                 await servants[0].lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("command", [b"k", b"K"])
+def test_key_update_of_a_server(loop, run, tls, files, command):
+    async def main():
+        async with connected(loop, tls, files, "-tls1_3") as (transport, server):
+            for number in range(3):
+                type_in(server, command)
+                # The answer shows that the command was read, and alone.
+                transport.write(b"line %d\n" % number)
+                await in_thread(until, server.stdout, b"line %d\n" % number)
+            server.stdin.write(b"good bye\n")
+            server.stdin.flush()
+            protocol = transport.get_protocol()
+            assert await protocol.received(9) == b"good bye\n"
+            transport.close()
+            await protocol.lost
+
+    run(main())
+
+
+def test_renegotiation_with_a_server(loop, run, tls, files):
+    """The server asks for it in the midst of data."""
+
+    async def main():
+        async with connected(loop, tls, files, "-tls1_2") as (transport, server):
+            protocol = transport.get_protocol()
+            transport.write(b"before\n")
+            await in_thread(until, server.stdout, b"before\n")
+            type_in(server, b"r")
+            transport.write(b"after\n" * 2000)
+            await in_thread(until, server.stdout, b"(after\n){2000}")
+            server.stdin.write(b"good bye\n")
+            server.stdin.flush()
+            assert await protocol.received(9) == b"good bye\n"
+            transport.close()
+            await protocol.lost
+
+    run(main())
+
+
+def test_renegotiation_that_is_allowed(loop, run, tls, files):
+    context = tls.server_context()
+    context.options |= 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+    context.options &= ~ssl.OP_NO_RENEGOTIATION
+
+    async def main():
+        async with served(tls, context=context) as (address, servants):
+            with openssl(
+                *("s_client", "-connect", address, "-CAfile", files[0], "-tls1_2"),
+                *("-servername", "localhost"),
+            ) as client:
+                client.stdin.write(b"before\n")
+                client.stdin.flush()
+                await in_thread(until, client.stdout, b"before\n")
+                type_in(client, b"R")
+                await in_thread(until, client.stdout, b"RENEGOTIATING")
+                client.stdin.write(b"after\n")
+                client.stdin.flush()
+                await in_thread(until, client.stdout, b"after\n")
+                type_in(client, b"Q")
+                await servants[0].lost
+            assert servants[0].events[-1] == "lost"
 
     run(main())
 

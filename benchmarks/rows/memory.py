@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import resource
 import socket
+from collections.abc import Callable
 
 from harness.bench import Bench
 from harness.load import connect
 from harness.registry import row
 
 from .tcp import Ready, echo_server
+from .tls import client_context
+from .tls import echo_server as tls_echo_server
 
 SETTLED = b"settled"
+
+Wrap = Callable[[socket.socket], socket.socket]
 
 
 def many_descriptors() -> None:
@@ -26,17 +31,23 @@ async def crowded_server(ready: Ready) -> None:
     await echo_server(ready)
 
 
-def hold(bench: Bench) -> None:
+async def crowded_tls_server(ready: Ready) -> None:
+    """Serve echoes over TLS, to many."""
+    many_descriptors()
+    await tls_echo_server(ready)
+
+
+def hold(bench: Bench, wrap: Wrap = lambda sock: sock) -> None:
     """Open connections, have each answer once, and keep them."""
     many_descriptors()
     socks: list[socket.socket] = []
     done = 0
-    with connect(bench.address) as first:
+    with wrap(connect(bench.address)) as first:
         first.sendall(SETTLED)
         first.recv(len(SETTLED))
         for _ in bench:
             for _ in range(bench.ops):
-                sock = connect(bench.address)
+                sock = wrap(connect(bench.address))
                 sock.sendall(SETTLED)
                 done += sock.recv(len(SETTLED)) == SETTLED
                 socks.append(sock)
@@ -49,3 +60,9 @@ def hold(bench: Bench) -> None:
 def tcp(bench: Bench) -> None:
     """memory of an idle TCP connection, over 4,000."""
     hold(bench)
+
+
+@row(serve=crowded_tls_server, ops=1_000, unit="connection", metric="memory", passes=1)
+def tls(bench: Bench) -> None:
+    """memory of an idle TLS connection, over 1,000."""
+    hold(bench, client_context().wrap_socket)
