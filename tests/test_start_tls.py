@@ -172,6 +172,66 @@ def test_tls_in_tls(loop, run, tls):
     run(main())
 
 
+def test_streams_through_a_proxy(loop, run, tls):
+    """TLS to the proxy, CONNECT, and TLS to the server behind it."""
+
+    async def serve(reader, writer):
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def pump(reader, writer):
+        while data := await reader.read(10_000):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(
+            serve, "127.0.0.1", 0, ssl=tls.server
+        ) as server:
+
+            async def proxy(reader, writer):
+                assert await reader.readline() == b"CONNECT\n"
+                inner = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer.write(b"OK\n")
+                await asyncio.gather(pump(reader, inner[1]), pump(inner[0], writer))
+
+            async with await asyncio.start_server(
+                proxy, "127.0.0.1", 0, ssl=tls.server
+            ) as outer:
+                reader, writer = await asyncio.open_connection(
+                    *outer.sockets[0].getsockname(),
+                    ssl=tls.client,
+                    server_hostname="localhost",
+                )
+                writer.write(b"CONNECT\n")
+                assert await reader.readline() == b"OK\n"
+                await writer.start_tls(tls.client, server_hostname="localhost")
+                writer.write(b"through both\n")
+                assert await reader.readline() == b"THROUGH BOTH\n"
+                assert await reader.read() == b""
+                writer.close()
+                await writer.wait_closed()
+                await settle()
+        await settle()
+
+    contexts = capture(loop)
+    run(main())
+    assert contexts == []
+
+
+def test_what_can_be_upgraded(loop, run, tls):
+    async def main():
+        async with tls_pair(tls) as (client, _):
+            assert client.transport._start_tls_compatible is True
+            below = client.transport._ssl_protocol._transport
+            assert below._start_tls_compatible is True
+
+    run(main())
+
+
 # The handshake has begun before start_tls() has
 
 
