@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import gc
+import multiprocessing
 import sys
 import threading
 import time
@@ -418,7 +419,9 @@ def test_what_is_no_default_executor(loop, value):
 
 
 def test_a_process_pool_is_no_default_executor(loop):
-    with concurrent.futures.ProcessPoolExecutor(1) as executor:
+    # With other contexts, it starts a process that stays.
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as executor:
         with pytest.raises(TypeError, match="must be ThreadPoolExecutor"):
             loop.set_default_executor(executor)
 

@@ -591,7 +591,7 @@ def line_of(function):
 @pytest.mark.parametrize("kind", KINDS)
 def test_repr(loop, kind):
     handle = schedule(loop, kind, nothing)
-    name = type(handle).__name__
+    name = handle.__class__.__name__
     if sys.version_info < (3, 14):
         assert name == ("TimerHandle" if is_timer(kind) else "Handle")
     when = f" when={handle.when()}" if is_timer(kind) else ""
@@ -608,7 +608,7 @@ def test_repr_in_debug_mode(loop, kind):
     loop.set_debug(True)
     handle = schedule(loop, kind, nothing, 1, "two")
     line = sys._getframe().f_lineno - 1
-    name = type(handle).__name__
+    name = handle.__class__.__name__
     when = f" when={handle.when()}" if is_timer(kind) else ""
     source = f"nothing(1, 'two') at {__file__}:{line_of(nothing)}"
     created = f"created at {__file__}:{line_of(schedule)}"

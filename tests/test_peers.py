@@ -8,7 +8,7 @@ import socket
 import pytest
 from iosupport import DatagramRecorder, capture, endpoint
 
-PORT = object()
+PORT = "PORT"
 
 Pair = collections.namedtuple("Pair", "host port")
 

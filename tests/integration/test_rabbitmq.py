@@ -83,7 +83,7 @@ def test_timeouts_and_errors(run, rabbitmq, unique):
             with pytest.raises(aio_pika.exceptions.QueueEmpty):
                 await queue.get()
             with pytest.raises(asyncio.TimeoutError):
-                async with queue.iterator(timeout=0.02) as messages:
+                async with queue.iterator() as messages, asyncio.timeout(0.02):
                     await anext(messages)
             with pytest.raises(aio_pika.exceptions.ChannelNotFoundEntity):
                 await channel.get_queue(unique + "-none", ensure=True)
