@@ -4,7 +4,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test conformance matrix build lint format bench clean
+.PHONY: demo test conformance matrix build wheel docs lint format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
@@ -22,6 +22,13 @@ matrix: ## run all tests on every interpreter that is supported; ARGS=... see sc
 build: ## build in place, warnings as errors
 	FASTLOOP_WERROR=1 scripts/setup
 
+wheel: ## sdist, and a tried wheel with libuv inside for every interpreter, in dist/
+	scripts/matrix --setup="--no-build wheel" --collect dist $(ARGS) python scripts/wheel
+
+docs: ## build the site from docs/ into site/, warnings as errors
+	scripts/setup --no-build docs
+	$(VENV)/bin/mkdocs build --strict --quiet
+
 lint: ## ruff, mypy, stubtest, clang-format
 	scripts/lint
 
@@ -32,5 +39,5 @@ bench: ## measure against other loops; ROWS=... names rows, ARGS=... goes to the
 	scripts/bench $(ROWS) $(ARGS)
 
 clean: ## remove what the build made, but not the environment
-	rm -rf build dist *.egg-info fastloop/_core.*.so
+	rm -rf build dist site *.egg-info fastloop/_core.*.so
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
