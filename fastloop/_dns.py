@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._base import MixinBase
 
@@ -26,41 +26,43 @@ class DnsMixin(MixinBase):
 
     _resolve_literal: Any  # native: the usual case, three times as fast
 
-    async def getaddrinfo(
-        self,
-        host: Any,
-        port: Any,
-        *,
-        family: int = 0,
-        type: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-    ) -> Any:
-        """Return what socket.getaddrinfo() does; literals need no thread."""
-        # A program that replaced the socket module's function may have made it block.
-        own = socket.getaddrinfo is _getaddrinfo
-        if own and not self._debug:
-            infos = self._resolve_literal(host, port, family, type, proto, flags)
-            if infos is not None:
-                return infos
-        if own and _is_literal(host, port, flags):
-            self._check_closed()
-            look_up = self._getaddrinfo_debug if self._debug else _getaddrinfo
-            return look_up(host, port, family, type, proto, flags)
-        return await super().getaddrinfo(
-            host, port, family=family, type=type, proto=proto, flags=flags
-        )
+    if not TYPE_CHECKING:  # their types are asyncio's
 
-    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
-        """Return what socket.getnameinfo() does; numbers need no thread."""
-        if (
-            socket.getnameinfo is _getnameinfo
-            and isinstance(flags, int)
-            and flags & _NUMERIC == _NUMERIC
-        ):
-            self._check_closed()
-            return _getnameinfo(sockaddr, flags)
-        return await super().getnameinfo(sockaddr, flags)
+        async def getaddrinfo(
+            self,
+            host: Any,
+            port: Any,
+            *,
+            family: int = 0,
+            type: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+        ) -> Any:
+            """Return what socket.getaddrinfo() does; literals need no thread."""
+            # A program that replaced the socket module's function may block in it.
+            own = socket.getaddrinfo is _getaddrinfo
+            if own and not self._debug:
+                infos = self._resolve_literal(host, port, family, type, proto, flags)
+                if infos is not None:
+                    return infos
+            if own and _is_literal(host, port, flags):
+                self._check_closed()
+                look_up = self._getaddrinfo_debug if self._debug else _getaddrinfo
+                return look_up(host, port, family, type, proto, flags)
+            return await super().getaddrinfo(
+                host, port, family=family, type=type, proto=proto, flags=flags
+            )
+
+        async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+            """Return what socket.getnameinfo() does; numbers need no thread."""
+            if (
+                socket.getnameinfo is _getnameinfo
+                and isinstance(flags, int)
+                and flags & _NUMERIC == _NUMERIC
+            ):
+                self._check_closed()
+                return _getnameinfo(sockaddr, flags)
+            return await super().getnameinfo(sockaddr, flags)
 
 
 def _is_literal(host: object, port: object, flags: object) -> bool:

@@ -16,12 +16,15 @@ except ImportError:  # pragma: no cover
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+
+    from . import _core
 
 
 class TlsMixin(MixinBase):
     """What asyncio does with sslproto.SSLProtocol."""
 
-    _make_tls: Any  # native
+    _make_tls: Callable[..., _core.SSLTransport]  # native
     _make_socket_transport: Any  # native
 
     def _make_ssl_transport(
@@ -69,7 +72,7 @@ class TlsMixin(MixinBase):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-    ) -> Any:
+    ) -> asyncio.Transport | None:
         """Upgrade transport to TLS; return the transport for protocol from now on."""
         if ssl is None:
             raise RuntimeError("Python ssl module is not available")

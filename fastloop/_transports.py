@@ -10,9 +10,12 @@ import stat
 import weakref
 from asyncio import selector_events
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._base import BaseLoop, MixinBase
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # From Python 3.15 on they are handed down from create_connection().
 _TRANSPORTS_HAVE_CONTEXT = (
@@ -107,9 +110,9 @@ class TransportMixin(MixinBase):
     # AbstractEventLoop lists reuse_address, which the loops refuse since Python 3.11.
     async def create_datagram_endpoint(  # type: ignore[override]
         self,
-        protocol_factory: Any,
-        local_addr: Any = None,
-        remote_addr: Any = None,
+        protocol_factory: Callable[[], _Protocol],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
         *,
         family: int = 0,
         proto: int = 0,
@@ -117,7 +120,7 @@ class TransportMixin(MixinBase):
         reuse_port: bool | None = None,
         allow_broadcast: bool | None = None,
         sock: socket.socket | None = None,
-    ) -> Any:
+    ) -> tuple[asyncio.DatagramTransport, _Protocol]:
         """Create a datagram endpoint; see asyncio's of the same name."""
         failed: list[BaseException] = []
 
