@@ -17,7 +17,7 @@ import threading
 import warnings
 from asyncio import events
 from collections.abc import Callable
-from typing import TypeVarTuple
+from typing import Any, NoReturn, TypeVarTuple
 
 from . import _core
 from ._base import BaseLoop
@@ -28,6 +28,17 @@ from ._transports import TransportMixin
 from ._unix import UnixMixin
 
 _Args = TypeVarTuple("_Args")
+_tasks: Any = asyncio.tasks
+
+
+class _NoSelector:
+    """What stands for asyncio's selector, and leaves the attribute to the program."""
+
+    def __get__(self, loop: object, cls: type) -> NoReturn:
+        raise AttributeError(
+            "fastloop's loop has no _selector; "
+            "run_once() takes a turn, also within a callback"
+        )
 
 
 class Loop(
@@ -45,6 +56,7 @@ class Loop(
     keywords, errors and messages.
     """
 
+    _selector = _NoSelector()
     _ssock: socket.socket | None = None
     _csock: socket.socket | None = None
     _outer_wakeup_fd: int = -1
@@ -67,6 +79,39 @@ class Loop(
             self._run()
         finally:
             self._run_forever_cleanup()
+
+    def run_once(self, timeout: float | None = None) -> None:
+        """Take one turn: wait for something to do, and do it.
+
+        timeout bounds the wait, in seconds: None does not, 0 (or less) does not wait.
+        Callbacks that are ready, or stop(), end the wait before it begins. What they
+        schedule is for the next turn.
+
+        A callback or a task may call this for the loop that runs it. RuntimeError if
+        the loop is closed, runs in another thread, or if another loop runs in this one.
+        """
+        if events._get_running_loop() is self and self.is_running():
+            self._run_once_within(timeout)
+            return
+        self._check_closed()
+        self._check_running()
+        try:
+            self._run_forever_setup()
+            self._run_once(timeout)
+        finally:
+            self._run_forever_cleanup()
+
+    def _run_once_within(self, timeout: float | None) -> None:
+        """Take a turn within a callback; no other task may run inside of a task."""
+        task = asyncio.current_task(self)
+        if task is None:
+            self._run_once(timeout)
+            return
+        _tasks._leave_task(self, task)
+        try:
+            self._run_once(timeout)
+        finally:
+            _tasks._enter_task(self, task)
 
     def _run_forever_setup(self) -> None:
         if _BASE_HAS_SETUP:

@@ -24,6 +24,8 @@ asyncio.selector_events BaseSelectorEventLoop._accept_connection
 asyncio.selector_events BaseSelectorEventLoop._accept_connection2
 asyncio.selector_events _SelectorSocketTransport
 asyncio.sslproto _create_transport_context
+asyncio.tasks _enter_task
+asyncio.tasks _leave_task
 asyncio.unix_events _UnixSelectorEventLoop._check_signal
 asyncio.unix_events _UnixSelectorEventLoop._handle_signal
 asyncio.unix_events _UnixSelectorEventLoop._process_self_data

@@ -61,6 +61,16 @@ fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch)
     return true;
 }
 
+int
+fl_context_enter_copy(PyObject **context)
+{
+    PyErr_Clear(); /* that the context is entered already */
+    PyObject *copy = PyContext_Copy(*context);
+    if (copy == NULL) return -1;
+    Py_SETREF(*context, copy);
+    return PyContext_Enter(copy);
+}
+
 void
 fl_context_clear(FlContexts *contexts)
 {

@@ -35,6 +35,11 @@ PyObject *fl_context_take(FlContexts *contexts, PyObject *pristine);
  * keeps it. */
 bool fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch);
 
+/* For a callback of a turn within a callback that is in the same context: clears the
+ * exception that says so, and enters a copy, which takes the context's place in
+ * *context, an owned reference. 0, or -1 with an exception. */
+int fl_context_enter_copy(PyObject **context);
+
 void fl_context_clear(FlContexts *contexts);
 
 #endif

@@ -331,7 +331,9 @@ handle_run_in_context(FlHandle *self)
     else {
         Py_INCREF(context);
     }
-    if (FL_LIKELY(PyContext_Enter(context) == 0)) {
+    if (FL_LIKELY(PyContext_Enter(context) == 0) ||
+        (pristine == NULL && self->loop->depth > 1 &&
+         fl_context_enter_copy(&context) == 0)) {
         result = handle_call(self);
         if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
             Py_CLEAR(result);

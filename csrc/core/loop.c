@@ -113,6 +113,21 @@ static PyMethodDef call_soon_def = {
     PyDoc_STR("call_soon($self, callback, *args, context=None)\n--\n\n"
               "Call callback(*args) in the next turn of the loop. Return a Handle.")};
 
+void
+fl_loop_slab_return(FlLoop *loop, char *slab)
+{
+    PyMem_RawFree(loop->slab); /* what a turn within has made */
+    loop->slab = slab;
+}
+
+char *
+fl_loop_slab_borrow(FlLoop *loop)
+{
+    char *slab = fl_loop_slab(loop);
+    loop->slab = NULL;
+    return slab;
+}
+
 char *
 fl_loop_slab(FlLoop *loop)
 {
@@ -126,27 +141,45 @@ fl_loop_slab(FlLoop *loop)
 }
 
 static PyObject *
-loop_take_turns(FlLoop *self, bool until_stopped)
+loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
 {
     if (fl_loop_check_closed(self) < 0 || fl_loop_check_own(self) < 0) return NULL;
     fl_turn_look_soon(self); /* each run begins with a look */
     self->fresh = true;
+    if (self->depth > 0) {
+        /* Within a callback: the timer's event may be among those still to be told. */
+        fl_poll_disarm(&self->poll);
+    }
+    self->depth++;
+    int rc;
     do {
-        if (fl_turn_take(self) < 0) return NULL;
-    } while (until_stopped && !self->stopping);
+        rc = fl_turn_take(self, limit);
+    } while (rc == 0 && until_stopped && !self->stopping);
+    self->depth--;
+    if (rc < 0) return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *
 loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return loop_take_turns((FlLoop *)op, true);
+    return loop_take_turns((FlLoop *)op, true, FL_TIMER_NEVER);
 }
 
+/* _run_once(timeout=None) */
 static PyObject *
-loop_run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
+loop_run_once(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    return loop_take_turns((FlLoop *)op, false);
+    int64_t limit = FL_TIMER_NEVER;
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "_run_once() takes at most 1 argument");
+        return NULL;
+    }
+    if (nargs == 1 && args[0] != Py_None &&
+        fl_timer_parse_timeout(args[0], &limit) < 0) {
+        return NULL;
+    }
+    return loop_take_turns((FlLoop *)op, false, limit);
 }
 
 static PyObject *
@@ -561,8 +594,8 @@ static PyMethodDef loop_methods[] = {
     {"_add_callback_signalsafe", loop_add_callback, METH_O, NULL},
     {"_run", loop_run, METH_NOARGS,
      PyDoc_STR("_run($self)\n--\n\nTake turns until stop().")},
-    {"_run_once", loop_run_once, METH_NOARGS,
-     PyDoc_STR("_run_once($self)\n--\n\nTake one turn.")},
+    {"_run_once", (PyCFunction)(void (*)(void))loop_run_once, METH_FASTCALL,
+     PyDoc_STR("_run_once($self, timeout=None, /)\n--\n\nTake one turn.")},
     {"_release", loop_release_method, METH_NOARGS,
      PyDoc_STR("_release($self)\n--\n\nThe C half of close().")},
     {NULL, NULL, 0, NULL},

@@ -51,6 +51,7 @@ struct FlLoop {
     bool uv_open;
     bool overrides_time; /* a subclass has a clock of its own */
     FL_SHARED unsigned long thread;
+    unsigned depth;      /* runs within each other: a callback may take turns */
     unsigned idle_turns; /* turns since the last poll, while callbacks were ready */
     unsigned looks;      /* polls while callbacks were ready */
     uint64_t last_poll;  /* uv_hrtime() of it, fl_ticks() of it, */
@@ -124,6 +125,11 @@ PyObject *fl_loop_new_future(FlLoop *loop);
 
 /* The loop's read buffer, or NULL with MemoryError. */
 char *fl_loop_slab(FlLoop *loop);
+
+/* The same for who calls into Python while it needs what is in there: a callback that
+ * takes turns of the loop reads into another. Goes back with fl_loop_slab_return(). */
+char *fl_loop_slab_borrow(FlLoop *loop);
+void fl_loop_slab_return(FlLoop *loop, char *slab);
 
 /* Makes the type; the rooms above add their methods to it. */
 int fl_loop_register(PyObject *module, FlState *st);

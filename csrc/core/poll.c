@@ -280,9 +280,16 @@ fl_poll_arm(FlPoll *poll, int64_t deadline)
 }
 
 void
+fl_poll_disarm(FlPoll *poll)
+{
+    poll->armed = FL_POLL_UNARMED;
+}
+
+void
 fl_poll_harvest(FlPoll *poll, FlPollWait wait)
 {
     int n;
+    poll->waits++;
     do {
         n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, wait);
     } while (n < 0 && errno == EINTR);
@@ -313,6 +320,7 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
     /* A callback may run a nested loop, which collects events of its own. */
     struct epoll_event batch[FL_POLL_BATCH];
     int n = poll->harvested;
+    unsigned waits = poll->waits;
     poll->harvested = 0;
     memcpy(batch, poll->events, (size_t)n * sizeof(struct epoll_event));
 
@@ -334,9 +342,10 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
                                   fl_timer_seconds((int64_t)(uv_hrtime() - started)));
         }
         Py_XDECREF(owner);
-        if (FL_UNLIKELY(rc < 0)) {
+        if (FL_UNLIKELY(rc < 0 || poll->waits != waits)) {
+            /* What is left is for the next wait, or was told of by the one within. */
             poll_put_back(poll, &batch[i + 1], n - i - 1);
-            return -1;
+            return rc;
         }
     }
     return 0;

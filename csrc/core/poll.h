@@ -56,6 +56,7 @@ typedef struct {
     unsigned forks;    /* fl_poll_forks() when the sets were made */
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
     int harvested;     /* events that the last wait brought */
+    unsigned waits;    /* how many there were: a callback may take turns of its own */
     struct epoll_event events[FL_POLL_BATCH];
 } FlPoll;
 
@@ -96,6 +97,9 @@ bool fl_poll_has_transport(FlPoll *poll, int fd);
 /* Makes the next wait end at deadline, in nanoseconds of uv_hrtime(); a little later if
  * a wait has ended for a timer just before. */
 void fl_poll_arm(FlPoll *poll, int64_t deadline);
+
+/* Has the next fl_poll_arm() set the timer, whatever it is set to. */
+void fl_poll_disarm(FlPoll *poll);
 
 /* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */
 typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;

@@ -103,7 +103,8 @@ fl_step_run(FlLoop *loop, FlStep *step)
     PyObject *context = step->context;
     PyObject *result = NULL;
     step_free(st, step);
-    if (FL_LIKELY(PyContext_Enter(context) == 0)) {
+    if (FL_LIKELY(PyContext_Enter(context) == 0) ||
+        (loop->depth > 1 && fl_context_enter_copy(&context) == 0)) {
         result = step_call(st, callback, arg);
         if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
             Py_CLEAR(result);

@@ -143,6 +143,19 @@ fl_timers_push(FlTimers *timers, FlHandle *handle)
     return true;
 }
 
+int
+fl_timer_parse_timeout(PyObject *timeout, int64_t *ns)
+{
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) return -1;
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError, "timeout must be a number, not NaN");
+        return -1;
+    }
+    *ns = seconds > 0 ? timer_key(seconds) : 0;
+    return 0;
+}
+
 static PyObject *
 timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
 {

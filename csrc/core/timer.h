@@ -42,6 +42,10 @@ fl_timers_cancelled_elsewhere(FlTimers *timers)
  * is out. */
 bool fl_timers_push(FlTimers *timers, FlHandle *handle);
 
+/* Nanoseconds for a timeout in seconds, at least 0. 0, or -1 with TypeError, or with
+ * ValueError for what is not a number. */
+int fl_timer_parse_timeout(PyObject *timeout, int64_t *ns);
+
 /* The deadline of the first live handle in nanoseconds, or FL_TIMER_NEVER. */
 int64_t fl_timers_next(FlTimers *timers);
 

@@ -108,6 +108,8 @@ turn_set_current(FlLoop *self, FlHandle *handle)
 static int
 turn_run_handle_debug(FlLoop *self, FlHandle *handle)
 {
+    /* Whose callback takes turns, or NULL. */
+    PyObject *outer = Py_XNewRef(self->current_handle);
     turn_set_current(self, handle);
     uint64_t started = uv_hrtime();
     int rc = fl_handle_run(handle);
@@ -115,7 +117,8 @@ turn_run_handle_debug(FlLoop *self, FlHandle *handle)
     if (rc == 0) {
         rc = fl_turn_log_slow(self, (PyObject *)handle, seconds);
     }
-    turn_set_current(self, NULL);
+    turn_set_current(self, (FlHandle *)outer);
+    Py_XDECREF(outer);
     return rc;
 }
 
@@ -191,9 +194,21 @@ turn_has_work(FlLoop *self)
            fl_wakeup_has_work(&self->wakeup);
 }
 
-/* Nothing is ready: wait for an event, another thread or the next timer. */
+/* The earlier of deadline and limit nanoseconds from now. */
+static int64_t
+turn_limit(int64_t deadline, int64_t limit)
+{
+    int64_t until;
+    if (limit == FL_TIMER_NEVER ||
+        __builtin_add_overflow((int64_t)uv_hrtime(), limit, &until)) {
+        return deadline;
+    }
+    return until < deadline ? until : deadline;
+}
+
+/* Nothing is ready: wait for an event, another thread, the next timer or the limit. */
 static int
-turn_wait(FlLoop *self)
+turn_wait(FlLoop *self, int64_t limit)
 {
     int64_t deadline = fl_timers_next(&self->timers);
     int64_t now = 0;
@@ -203,13 +218,18 @@ turn_wait(FlLoop *self)
         fl_poll_harvest(&self->poll, FL_POLL_LOOK);
         return 0;
     }
+    if (limit <= 0) {
+        turn_poll(self, FL_POLL_LOOK);
+        return 0;
+    }
+    /* A clock of the program's own ticks as fast as ours, asyncio believes. */
+    if (deadline != FL_TIMER_NEVER && !fl_timer_is_own(self) &&
+        (__builtin_sub_overflow(deadline, now, &deadline) ||
+         __builtin_add_overflow(deadline, (int64_t)uv_hrtime(), &deadline))) {
+        deadline = FL_TIMER_NEVER;
+    }
+    deadline = turn_limit(deadline, limit);
     if (deadline != FL_TIMER_NEVER) {
-        /* A clock of the program's own ticks as fast as ours, asyncio believes. */
-        if (!fl_timer_is_own(self) &&
-            (__builtin_sub_overflow(deadline, now, &deadline) ||
-             __builtin_add_overflow(deadline, (int64_t)uv_hrtime(), &deadline))) {
-            deadline = FL_TIMER_NEVER;
-        }
         fl_poll_arm(&self->poll, deadline);
     }
     /* Other threads ring the bell from here on; what came before it, is seen here. */
@@ -289,7 +309,7 @@ turn_has_first_batch(FlLoop *self)
 }
 
 int
-fl_turn_take(FlLoop *self)
+fl_turn_take(FlLoop *self, int64_t limit)
 {
     if (turn_check_process(self) < 0) return -1;
     if (self->fresh && fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) {
@@ -301,7 +321,7 @@ fl_turn_take(FlLoop *self)
         if (turn_has_work(self)) {
             turn_look(self);
         }
-        else if (turn_wait(self) < 0) {
+        else if (turn_wait(self, limit) < 0) {
             return -1;
         }
     }

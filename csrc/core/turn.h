@@ -7,9 +7,11 @@
 #define FL_TURN_H
 #include "core/loop.h"
 
-/* Takes one turn. 0, or -1 with the exception that must leave the loop; what was not
- * run is kept for the next turn. */
-int fl_turn_take(FlLoop *loop);
+/* Takes one turn, in which it waits for something to do no longer than limit, in
+ * nanoseconds (FL_TIMER_NEVER: no limit). 0, or -1 with the exception that must leave
+ * the loop; what was not run is kept for the next turn. A callback may take a turn of
+ * the loop that called it. */
+int fl_turn_take(FlLoop *loop, int64_t limit);
 
 /* The next turn looks for events. */
 void fl_turn_look_soon(FlLoop *loop);

@@ -248,14 +248,19 @@ stream_read_into_buffer(FlStream *self)
 static int
 stream_read_sink(FlStream *self)
 {
-    char *slab = fl_loop_slab(self->base.loop);
+    FlLoop *loop = self->base.loop;
+    char *slab = fl_loop_slab_borrow(loop);
     if (slab == NULL) return -1;
     ssize_t n = recv(self->base.watcher.fd, slab, FL_SLAB_SIZE, 0);
     int code = errno, rc;
-    if (!stream_recv_worked(self, n, code, &rc)) return rc;
+    if (!stream_recv_worked(self, n, code, &rc)) {
+        fl_loop_slab_return(loop, slab);
+        return rc;
+    }
     PyObject *protocol = Py_NewRef(self->base.protocol);
     rc = self->sink->received(protocol, slab, (size_t)n);
     Py_DECREF(protocol);
+    fl_loop_slab_return(loop, slab);
     if (rc == 0) return 0;
     return fl_transport_fatal(&self->base,
                               "Fatal error: protocol.buffer_updated() call failed.");
