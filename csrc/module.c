@@ -34,6 +34,7 @@ module_exec(PyObject *module)
     if (fl_readpipe_register(module, st) < 0) return -1;
     if (fl_writepipe_register(module, st) < 0) return -1;
     if (fl_udp_register(module, st) < 0) return -1;
+    fl_state_types_made(st);
     return 0;
 }
 

@@ -174,6 +174,18 @@ fl_compat_weakref_get(PyObject *reference)
 #define FL_SLOT_GIL {0, NULL}
 #endif
 
+/* What all threads use all the time, types and what they are asked for, lives as long
+ * as the process where there is no GIL: to count who uses it would have the processors
+ * wait for each other at each callback. From 3.14 on Python counts the users of types
+ * apart for each thread. */
+static inline void
+fl_compat_keep(PyObject *op)
+{
+    if (FL_HAVE_GIL || (PyType_Check(op) && PY_VERSION_HEX >= 0x030E0000)) return;
+    /* More than it can count: then nobody counts any more. */
+    Py_SET_REFCNT(op, (Py_ssize_t)UINT32_MAX + 1);
+}
+
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -71,6 +71,14 @@ fl_state_init(FlState *st)
     return st->kw_loop == NULL ? -1 : 0;
 }
 
+void
+fl_state_types_made(FlState *st)
+{
+#define X(name) fl_compat_keep((PyObject *)st->name);
+    FL_STATE_TYPES(X)
+#undef X
+}
+
 int
 fl_state_traverse(FlState *st, visitproc visit, void *arg)
 {

@@ -244,6 +244,9 @@ typedef struct FlState {
 } FlState;
 
 int fl_state_init(FlState *st);
+
+/* All types are made: see fl_compat_keep(). */
+void fl_state_types_made(FlState *st);
 int fl_state_traverse(FlState *st, visitproc visit, void *arg);
 int fl_state_clear(FlState *st);
 

@@ -130,6 +130,7 @@ fl_method_add(FlState *st, PyMethodDef *def, size_t slot)
     self->slot = slot;
     int rc = PyObject_SetAttrString((PyObject *)st->loop_type, def->ml_name,
                                     (PyObject *)self);
+    fl_compat_keep((PyObject *)self);
     Py_DECREF((PyObject *)self);
     return rc;
 }

@@ -23,7 +23,7 @@ timer_release(void *item)
     Py_DECREF((PyObject *)handle);
 }
 
-static void
+static inline void
 timers_compact(FlTimers *timers)
 {
     ptrdiff_t cancelled = timers->cancelled;
@@ -131,13 +131,14 @@ timer_key(double when)
     return key;
 }
 
-bool
-fl_timers_push(FlTimers *timers, FlHandle *handle)
+static inline bool
+timers_push(FlTimers *timers, FlHandle *handle, double when)
 {
-    int64_t key = timer_key(((FlTimerHandle *)handle)->when);
+    int64_t key = timer_key(when);
     if (!fl_heap_push(&timers->heap, key, handle)) return false;
     /* One that was handed over may have been cancelled on its way. */
-    if (fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED) & FL_HANDLE_CANCELLED) {
+    unsigned before = fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED);
+    if (!FL_HAVE_GIL && (before & FL_HANDLE_CANCELLED)) {
         timers->cancelled++;
     }
     return true;
@@ -156,6 +157,12 @@ fl_timer_parse_timeout(PyObject *timeout, int64_t *ns)
     return 0;
 }
 
+bool
+fl_timers_push(FlTimers *timers, FlHandle *handle)
+{
+    return timers_push(timers, handle, ((FlTimerHandle *)handle)->when);
+}
+
 static PyObject *
 timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
 {
@@ -169,7 +176,7 @@ timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
         if (fl_wakeup_hand_over(loop, handle, false) < 0) goto error;
         return (PyObject *)handle;
     }
-    if (!fl_timers_push(&loop->timers, handle)) {
+    if (!timers_push(&loop->timers, handle, when)) {
         PyErr_NoMemory();
         goto error;
     }

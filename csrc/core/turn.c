@@ -126,6 +126,7 @@ static int
 turn_run_ready(FlLoop *self)
 {
     for (size_t left = fl_ring_len(&self->ready); left > 0; left--) {
+        fl_wakeup_note(&self->wakeup, left);
         void *entry = fl_ring_pop(&self->ready);
         if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
         int rc = 0;

@@ -161,13 +161,14 @@ enum {
     WAKEUP_CROWD_STEP = 64,
     WAKEUP_CROWD_STEP_STUCK = 8192,
     WAKEUP_PAUSE_NS = 50000,
+    WAKEUP_PAUSES = 1000,     /* the most for one call */
+    WAKEUP_PAUSES_STUCK = 20, /* and without any callback run meanwhile */
 };
 
+#if FL_HAVE_GIL
 static void
-wakeup_let_catch_up(FlLoop *loop)
+wakeup_let_catch_up(FlLoop *loop, size_t length)
 {
-    size_t length = fl_ring_len(&loop->ready);
-    if (FL_LIKELY(length < WAKEUP_CROWD)) return;
     FlWakeup *wakeup = &loop->wakeup;
     size_t step = wakeup->stuck ? WAKEUP_CROWD_STEP_STUCK : WAKEUP_CROWD_STEP;
     if (length % step != 0) return;
@@ -178,6 +179,33 @@ wakeup_let_catch_up(FlLoop *loop)
     PyEval_RestoreThread(thread);
     wakeup->stuck = loop->ready.head == taken;
 }
+#else
+/* Nothing else keeps a sender from being faster than the loop: it pauses for as long as
+ * the loop runs callbacks and has not taken what it sent. */
+static void
+wakeup_let_catch_up(FlLoop *loop, size_t length)
+{
+    FlWakeup *wakeup = &loop->wakeup;
+    size_t step = wakeup->stuck ? WAKEUP_CROWD_STEP_STUCK : WAKEUP_CROWD_STEP;
+    if (length % step != 0 || !fl_loop_is_elsewhere(loop)) return;
+    bool waits = true;
+    bool stuck = false;
+    PyThreadState *thread = PyEval_SaveThread();
+    for (int pause = 0; waits && !stuck && pause < WAKEUP_PAUSES; pause++) {
+        unsigned ran = wakeup->ran;
+        for (int i = 0; waits && i < WAKEUP_PAUSES_STUCK; i++) {
+            nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
+            fl_lock_acquire(&wakeup->lock);
+            waits = fl_ring_len(&wakeup->queue) >= WAKEUP_CROWD;
+            fl_lock_release(&wakeup->lock);
+            if (wakeup->ran != ran) break;
+        }
+        stuck = waits && wakeup->ran == ran;
+    }
+    PyEval_RestoreThread(thread);
+    wakeup->stuck = stuck;
+}
+#endif
 
 int
 fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
@@ -186,6 +214,7 @@ fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
     fl_lock_acquire(&wakeup->lock);
     bool open = wakeup->open;
     bool queued = open && fl_ring_push(&wakeup->queue, handle);
+    size_t length = fl_ring_len(&wakeup->queue);
     if (queued) {
         Py_INCREF((PyObject *)handle);
         wakeup->timers += (handle->flags & FL_HANDLE_HANDED) != 0;
@@ -195,7 +224,12 @@ fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
         }
     }
     fl_lock_release(&wakeup->lock);
-    if (queued) return 0;
+    if (queued) {
+        if (FL_UNLIKELY(wake && length >= WAKEUP_CROWD)) {
+            wakeup_let_catch_up(loop, length);
+        }
+        return 0;
+    }
     if (!open) {
         PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
     }
@@ -215,7 +249,10 @@ fl_wakeup_push(FlLoop *loop, FlHandle *handle)
     if (wakeup->open) {
         wakeup_ring(wakeup);
     }
-    wakeup_let_catch_up(loop);
+    size_t length = fl_ring_len(&loop->ready);
+    if (FL_HAVE_GIL && FL_UNLIKELY(length >= WAKEUP_CROWD)) {
+        wakeup_let_catch_up(loop, length);
+    }
     return 0;
 }
 

@@ -28,7 +28,8 @@ typedef struct {
     atomic_int sleeping; /* FL_WAKEUP_* */
     atomic_int ringers;  /* between ring_begin and ring_end */
     bool open;
-    bool stuck; /* the loop took nothing while a sender paused; under the GIL */
+    FL_SHARED bool stuck;   /* the loop ran nothing while a sender paused */
+    FL_SHARED unsigned ran; /* changes while the loop runs callbacks; without a GIL */
     uv_async_t uv;
 } FlWakeup;
 
@@ -66,6 +67,15 @@ bool fl_wakeup_ring_begin(FlWakeup *wakeup);
 void fl_wakeup_ring_end(FlWakeup *wakeup);
 
 int fl_wakeup_traverse(FlWakeup *wakeup, visitproc visit, void *arg);
+
+/* The loop runs another callback; left is how many follow. */
+static inline void
+fl_wakeup_note(FlWakeup *wakeup, size_t left)
+{
+#if !FL_HAVE_GIL
+    atomic_store_explicit(&wakeup->ran, (unsigned)left, memory_order_relaxed);
+#endif
+}
 
 static inline bool
 fl_wakeup_has_work(FlWakeup *wakeup)
