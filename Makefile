@@ -4,13 +4,17 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test conformance matrix build wheel docs lint format bench clean
+.PHONY: demo test hard conformance matrix build wheel docs lint format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
 
 test: ## install what is missing, build, run all tests; ARGS=... goes to pytest
 	scripts/test $(ARGS)
+
+hard: ## the long forms of tests/hard, an hour and more; ARGS=... goes to pytest
+	scripts/setup test
+	FASTLOOP_HARD=$${FASTLOOP_HARD:-1} $(VENV)/bin/python -m pytest tests/hard $(ARGS)
 
 conformance: ## run CPython's own asyncio tests on fastloop; ARGS=... names modules
 	scripts/setup test

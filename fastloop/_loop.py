@@ -78,7 +78,16 @@ class Loop(
             self._run_forever_setup()
             self._run()
         finally:
-            self._run_forever_cleanup()
+            try:
+                self._run_forever_cleanup()
+            finally:
+                self._ended()
+
+    def _check_running(self) -> None:
+        running = events._get_running_loop()
+        if isinstance(running, Loop) and not running.is_running():
+            events._set_running_loop(None)  # memory was out when its run ended
+        super()._check_running()
 
     def run_once(self, timeout: float | None = None) -> None:
         """Take one turn: wait for something to do, and do it.
@@ -130,7 +139,7 @@ class Loop(
     def _run_forever_cleanup(self) -> None:
         try:
             self._wakeup_uninstall()
-        finally:  # also where memory is out: a loop must not seem to run for ever
+        finally:
             if _BASE_HAS_SETUP:
                 super()._run_forever_cleanup()
             else:

@@ -35,6 +35,7 @@ typedef struct FlStep FlStep;
     X(asyncio_base_events, "asyncio.base_events", "")                                  \
     X(asyncio_events, "asyncio.events", "")                                            \
     X(asyncio_futures, "asyncio.futures", "")                                          \
+    X(set_running_loop, "asyncio.events", "_set_running_loop")                         \
     X(asyncio_tasks, "asyncio.tasks", "")                                              \
     X(asyncio_handle, "asyncio.events", "Handle")                                      \
     X(asyncio_timer_handle, "asyncio.events", "TimerHandle")                           \

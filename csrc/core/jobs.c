@@ -120,9 +120,10 @@ job_run(FlJob *self, FlJobs *queue)
     }
     Py_DECREF(func);
     job_drop_call(self);
-    if (FL_LIKELY(!job_is_cold(self, st))) return job_post(self) < 0 ? -1 : 1;
-
+    bool cold = job_is_cold(self, st);
+    if (FL_LIKELY(!cold) && FL_LIKELY(job_post(self) == 0)) return 1;
     self->loop->jobs--;
+    if (!cold) return -1; /* memory is out: nobody will deliver it */
     PyObject *raised = self->state == JOB_RAISED ? Py_True : Py_False;
     PyObject *result = PyObject_CallFunctionObjArgs(queue->hand_over, self->future,
                                                     raised, self->result, NULL);

@@ -182,6 +182,25 @@ loop_run_once(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return loop_take_turns((FlLoop *)op, false, limit);
 }
 
+/* _ended(): a run is over, also where asyncio's clean-up was cut short. Before Python
+ * 3.14 it takes memory to say that no loop runs: where that is out for more than a
+ * moment, the next run sees to it (Loop._check_running). */
+static PyObject *
+loop_ended(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    enum { TRIES = 5 };
+    FlLoop *self = (FlLoop *)op;
+    self->thread = 0;
+    self->stopping = false;
+    for (int i = 0; i < TRIES; i++) {
+        PyObject *result = PyObject_CallOneArg(self->st->set_running_loop, Py_None);
+        if (result != NULL) return result;
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) return NULL;
+        PyErr_Clear();
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -400,6 +419,9 @@ loop_release(FlLoop *self)
         fl_handle_track(handle);
         Py_DECREF((PyObject *)handle);
     }
+    if (self->overdue != NULL) {
+        self->overdue(self);
+    }
     fl_timers_clear(&self->timers);
     fl_wakeup_clear(&self->wakeup);
     fl_context_clear(&self->contexts);
@@ -596,6 +618,8 @@ static PyMethodDef loop_methods[] = {
      PyDoc_STR("_run($self)\n--\n\nTake turns until stop().")},
     {"_run_once", (PyCFunction)(void (*)(void))loop_run_once, METH_FASTCALL,
      PyDoc_STR("_run_once($self, timeout=None, /)\n--\n\nTake one turn.")},
+    {"_ended", loop_ended, METH_NOARGS,
+     PyDoc_STR("_ended($self)\n--\n\nThe loop does not run any more.")},
     {"_release", loop_release_method, METH_NOARGS,
      PyDoc_STR("_release($self)\n--\n\nThe C half of close().")},
     {NULL, NULL, 0, NULL},

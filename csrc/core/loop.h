@@ -66,6 +66,7 @@ struct FlLoop {
     FlWakeup wakeup;
     FlGate gate;
     FlSignals signals;
+    void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
     char *slab; /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
     uv_loop_t uv;
     FlPoll poll;

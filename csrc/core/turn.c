@@ -192,7 +192,7 @@ static bool
 turn_has_work(FlLoop *self)
 {
     return fl_ring_len(&self->ready) > 0 || self->stopping || self->flushes != NULL ||
-           fl_wakeup_has_work(&self->wakeup);
+           self->overdue != NULL || fl_wakeup_has_work(&self->wakeup);
 }
 
 /* The earlier of deadline and limit nanoseconds from now. */
@@ -315,6 +315,9 @@ fl_turn_take(FlLoop *self, int64_t limit)
     if (turn_check_process(self) < 0) return -1;
     if (self->fresh && fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) {
         return -1; /* only where the queue is not the ready queue itself */
+    }
+    if (FL_UNLIKELY(self->overdue != NULL)) {
+        self->overdue(self);
     }
     bool batch_first = turn_has_first_batch(self);
     self->fresh = false;

@@ -87,6 +87,13 @@ readpipe_ended(FlTransport *base)
     return rc;
 }
 
+/* What was read cannot be delivered: going on would leave a hole in the stream. */
+static int
+readpipe_lost_bytes(FlTransport *base)
+{
+    return fl_transport_fatal(base, "Fatal read error on pipe transport");
+}
+
 /* What one read() brings, or NULL with *rc, if there is nothing to tell the protocol.
  */
 static PyObject *
@@ -125,7 +132,11 @@ readpipe_take(FlReadPipe *self, int *rc)
     }
     if (!large) {
         self->predicted = n;
-        return PyBytes_FromStringAndSize(into, n);
+        data = PyBytes_FromStringAndSize(into, n);
+        if (data == NULL) {
+            *rc = readpipe_lost_bytes(base);
+        }
+        return data;
     }
     if (n == self->predicted) {
         self->predicted = n * 2 < FL_SLAB_SIZE ? n * 2 : FL_SLAB_SIZE;
@@ -133,7 +144,9 @@ readpipe_take(FlReadPipe *self, int *rc)
     }
     /* Pipes fill up to the same size again and again: room for that, and a bit. */
     self->predicted = n + n / 4;
-    (void)_PyBytes_Resize(&data, n);
+    if (_PyBytes_Resize(&data, n) < 0) {
+        *rc = readpipe_lost_bytes(base);
+    }
     return data;
 }
 

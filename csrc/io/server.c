@@ -171,6 +171,10 @@ listener_pause(FlListener *self, int code)
     }
     Py_XDECREF(shown);
     Py_XDECREF(exc);
+    if (rc < 0 && !self->loop->closed) {
+        /* Nobody would restart it. */
+        (void)fl_poll_set(&self->loop->poll, &self->watcher, EPOLLIN);
+    }
     return rc;
 }
 

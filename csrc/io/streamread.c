@@ -33,6 +33,14 @@ stream_received_eof(FlStream *self)
     return fl_transport_watch(base);
 }
 
+/* Bytes that were received, or could not be for want of memory, cannot be delivered:
+ * the connection ends, as in asyncio, for going on would leave a hole in the stream. */
+static int
+stream_read_failed(FlStream *self)
+{
+    return fl_transport_fatal(&self->base, "Fatal read error on socket transport");
+}
+
 /* The result of a recv(): false if there is nothing to tell the protocol. */
 static bool
 stream_recv_worked(FlStream *self, ssize_t n, int code, int *rc)
@@ -61,7 +69,7 @@ stream_recv_large(FlStream *self, int *rc)
     char *slab = fl_loop_slab(self->base.loop);
     PyObject *data = slab == NULL ? NULL : PyBytes_FromStringAndSize(NULL, size);
     if (data == NULL) {
-        *rc = -1;
+        *rc = stream_read_failed(self);
         return NULL;
     }
     struct iovec vectors[2] = {
@@ -76,7 +84,7 @@ stream_recv_large(FlStream *self, int *rc)
     }
     self->predicted = n > size ? n : size - (size - n) / 8;
     if (n != size && _PyBytes_Resize(&data, n) < 0) {
-        *rc = -1;
+        *rc = stream_read_failed(self);
         return NULL;
     }
     if (n > size) {
@@ -128,7 +136,7 @@ stream_recv_small(FlStream *self, int *rc)
 {
     char *slab = fl_loop_slab(self->base.loop);
     if (slab == NULL) {
-        *rc = -1;
+        *rc = stream_read_failed(self);
         return NULL;
     }
     ssize_t n = recv(self->base.watcher.fd, slab, FL_SLAB_SIZE, 0);
@@ -146,7 +154,7 @@ stream_recv_small(FlStream *self, int *rc)
     }
     PyObject *data = PyBytes_FromStringAndSize(slab, n);
     if (data == NULL) {
-        *rc = -1;
+        *rc = stream_read_failed(self);
     }
     return data;
 }
@@ -250,7 +258,7 @@ stream_read_sink(FlStream *self)
 {
     FlLoop *loop = self->base.loop;
     char *slab = fl_loop_slab_borrow(loop);
-    if (slab == NULL) return -1;
+    if (slab == NULL) return stream_read_failed(self);
     ssize_t n = recv(self->base.watcher.fd, slab, FL_SLAB_SIZE, 0);
     int code = errno, rc;
     if (!stream_recv_worked(self, n, code, &rc)) {

@@ -4,6 +4,7 @@
  * Thread: the loop's own. */
 #include "io/transport.h"
 #include "base/errors.h"
+#include "io/overdue.h"
 #include "io/reader.h"
 #include <errno.h>
 #include <unistd.h>
@@ -193,8 +194,14 @@ transport_fatal_exception(FlTransport *self, PyObject *exc, const char *message)
     else if (self->loop->debug) {
         rc = fl_transport_debug_error(self, message, exc);
     }
-    if (rc < 0) return -1;
-    return fl_transport_force_close(self, exc);
+    if (rc == 0) return fl_transport_force_close(self, exc);
+    /* What the handler raised leaves the loop, and the connection ends all the same. */
+    PyObject *raised = fl_compat_take_exception();
+    if (fl_transport_force_close(self, exc) < 0) {
+        PyErr_Clear();
+    }
+    fl_compat_set_exception(raised);
+    return -1;
 }
 
 int
@@ -277,8 +284,12 @@ fl_transport_lose(FlTransport *self, PyObject *exc)
 {
     if (self->conn_lost > 0) return 0;
     self->conn_lost++;
-    return transport_call_soon(self, self->loop->st->str__call_connection_lost,
-                               exc != NULL ? exc : Py_None);
+    int rc = transport_call_soon(self, self->loop->st->str__call_connection_lost,
+                                 exc != NULL ? exc : Py_None);
+    if (FL_UNLIKELY(rc < 0) && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        fl_overdue_add(self);
+    }
+    return rc;
 }
 
 int

@@ -21,6 +21,8 @@ enum {
     FL_TRANSPORT_ATTACHED = 1 << 5,        /* counted by the server */
     FL_TRANSPORT_CLOSED = 1 << 6,          /* the descriptor is gone */
     FL_TRANSPORT_BUFFERED = 1 << 7,        /* the protocol is a BufferedProtocol */
+    FL_TRANSPORT_OVERDUE = 1 << 8,         /* connection_lost() could not be scheduled:
+                                            * the next turn tries, and owns a reference */
 };
 
 /* What differs between sockets, pipes and datagrams. */

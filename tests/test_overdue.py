@@ -1,0 +1,94 @@
+"""Connections that are lost while there is no memory to schedule connection_lost()."""
+
+import pytest
+
+pytest.importorskip("_testcapi", reason="this Python was built without its test module")
+
+PRELUDE = """
+import _testcapi, gc, socket, sysconfig, weakref
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    print("without a GIL there is no set_nomemory()")
+    raise SystemExit
+
+class no_memory_from:
+    def __init__(self, number):
+        self.number = number
+
+    def __enter__(self):
+        _testcapi.set_nomemory(self.number, self.number + 50)
+
+    def __exit__(self, cls, exc, tb):
+        _testcapi.remove_mem_hooks()
+        if cls is MemoryError:
+            raised.append(self.number)
+            return True
+
+raised = []
+"""
+
+pytestmark = pytest.mark.parametrize("loop_name", ["fastloop"], indirect=True)
+"""asyncio's transport stays for ever: its next close() believes that all is done."""
+
+
+@pytest.mark.parametrize("ends", ["close", "abort"])
+def test_connection_lost_is_called_when_memory_is_back(run_script, ends):
+    result = run_script(
+        PRELUDE
+        + f"""
+class Protocol(asyncio.Protocol):
+    def connection_lost(self, exc):
+        lost.append(type(exc))
+
+async def main():
+    loop = asyncio.get_running_loop()
+    for number in range(20):
+        ours, peer = socket.socketpair()
+        with peer:
+            transport, _ = await loop.create_connection(Protocol, sock=ours)
+            with no_memory_from(number):
+                transport.{ends}()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert transport.is_closing() or number == 0
+            transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(lost) == number + 1, (number, lost)
+
+lost = []
+run(main())
+assert MemoryError in lost, lost
+assert lost.count(MemoryError) <= len(raised)
+print("done")
+"""
+    )
+    assert result.stdout in ("done\n", "without a GIL there is no set_nomemory()\n")
+
+
+def test_closing_the_loop_lets_them_go(run_script):
+    result = run_script(
+        PRELUDE
+        + """
+loop = new_event_loop()
+peers, references = [], []
+for number in range(20):
+    ours, peer = socket.socketpair()
+    peers.append(peer)
+    transport, _ = loop.run_until_complete(
+        loop.create_connection(asyncio.Protocol, sock=ours)
+    )
+    references.append(weakref.ref(transport))
+    with no_memory_from(number):
+        transport.abort()
+loop.close()
+assert raised
+del transport, loop, ours
+gc.collect()
+assert [peer.recv(1) for peer in peers] == [b""] * 20
+assert {reference() for reference in references} == {None}
+print("done")
+""",
+        options=("-W", "ignore"),
+    )
+    assert result.stdout in ("done\n", "without a GIL there is no set_nomemory()\n")
