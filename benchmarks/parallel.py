@@ -8,8 +8,8 @@ that slows down meanwhile favours neither. Of N threads that share nothing, the 
 N. It is told twice:
 
 wall  by the time on the clock, which other programs on the machine take their part of
-cpu   by the processor time of the threads, which tells what they cost each other: counts
-      of references that all of them change, locks, allocation
+cpu   by the processor time of the threads, which tells what they cost each other:
+      counts of references that all of them change, locks, allocation
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ WORKS: dict[Work, int] = {
 def measure(
     new_event_loop: Callable[[], asyncio.AbstractEventLoop], work: Work, threads: int
 ) -> tuple[float, float]:
-    """Return (wall time, mean processor time of a thread) of so many threads at work."""
+    """Return (wall time, mean processor time of a thread) of threads at work."""
     begin = threading.Barrier(threads + 1)
     end = threading.Barrier(threads + 1)
     times: list[float] = []

@@ -568,19 +568,6 @@ def test_timers_cancelled_at_random_leave_the_rest_in_order(loop):
     assert calls == sorted(timers)
 
 
-def test_scheduled_timers_are_visible(loop):
-    """Debuggers and test helpers walk loop._scheduled and measure loop._ready."""
-    assert len(loop._ready) == 0
-    soon = loop.call_soon(nothing)
-    timers = {loop.call_later(1000 + n, nothing) for n in range(3)}
-    assert len(loop._ready) == 1
-    assert set(loop._scheduled) == timers
-    assert all(isinstance(timer, asyncio.TimerHandle) for timer in loop._scheduled)
-    soon.cancel()
-    turn(loop)
-    assert len(loop._ready) == 0
-
-
 # repr
 
 

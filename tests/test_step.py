@@ -21,24 +21,6 @@ def reports(loop):
     return contexts
 
 
-def test_what_is_ready_are_handles(loop):
-    """A task's first step and the callback of a future, for whoever looks."""
-    future = loop.create_future()
-    future.add_done_callback(print)
-    future.set_result(None)
-    task = loop.create_task(nothing())
-    handles = list(loop._ready)
-    assert len(handles) == 2
-    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
-    assert handles[0]._callback is print
-    assert handles[0]._args == (future,)
-    assert "print" in repr(handles[0])
-    assert handles[1]._args in ((), None)
-    assert list(loop._ready) == handles, "the same ones the next time"
-    handles[0].cancel()
-    loop.run_until_complete(task)
-
-
 def test_a_step_can_be_cancelled_by_its_handle(loop):
     task = loop.create_task(nothing())
     (handle,) = loop._ready

@@ -74,6 +74,10 @@ struct FlLoop {
 
 enum { FL_SLAB_SIZE = 256 * 1024 };
 
+/* Makes thread the one that runs the loop. Without a GIL two may try at once, or one
+ * to run and one to close: false for the second. */
+bool fl_loop_claim(FlLoop *loop, unsigned long thread);
+
 /* RuntimeError "Event loop is closed" and -1, or 0. */
 int fl_loop_check_closed(FlLoop *loop);
 
