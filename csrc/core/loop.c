@@ -18,6 +18,16 @@ fl_loop_check_closed(FlLoop *loop)
 }
 
 int
+fl_loop_check_process(FlLoop *loop)
+{
+    if (FL_LIKELY(!fl_poll_is_foreign(&loop->poll))) return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "This event loop belongs to the parent process; a forked child "
+                    "needs a loop of its own");
+    return -1;
+}
+
+int
 fl_loop_check_thread(FlLoop *loop)
 {
     unsigned long thread = loop->thread;
@@ -230,7 +240,8 @@ loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 loop_check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_loop_check_closed((FlLoop *)op) < 0) return NULL;
+    FlLoop *self = (FlLoop *)op;
+    if (fl_loop_check_closed(self) < 0 || fl_loop_check_process(self) < 0) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -81,6 +81,9 @@ bool fl_loop_claim(FlLoop *loop, unsigned long thread);
 /* RuntimeError "Event loop is closed" and -1, or 0. */
 int fl_loop_check_closed(FlLoop *loop);
 
+/* RuntimeError and -1 in a forked child of the process that made the loop, or 0. */
+int fl_loop_check_process(FlLoop *loop);
+
 /* In debug mode RuntimeError and -1 off the loop's thread, or 0. */
 int fl_loop_check_thread(FlLoop *loop);
 

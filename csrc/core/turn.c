@@ -290,17 +290,6 @@ turn_look(FlLoop *self)
     }
 }
 
-/* A child that fork() made inside a callback comes back to here, too. */
-static int
-turn_check_process(FlLoop *self)
-{
-    if (FL_LIKELY(!fl_poll_is_foreign(&self->poll))) return 0;
-    PyErr_SetString(PyExc_RuntimeError,
-                    "This event loop belongs to the parent process; a forked child "
-                    "needs a loop of its own");
-    return -1;
-}
-
 /* What was made ready before the run is ahead of what the run finds to read, as in
  * asyncio: the first step of run_until_complete() may put up what the read is for. */
 static bool
@@ -312,7 +301,8 @@ turn_has_first_batch(FlLoop *self)
 int
 fl_turn_take(FlLoop *self, int64_t limit)
 {
-    if (turn_check_process(self) < 0) return -1;
+    /* A child that fork() made inside a callback comes back to here, too. */
+    if (fl_loop_check_process(self) < 0) return -1;
     if (self->fresh && fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) {
         return -1; /* only where the queue is not the ready queue itself */
     }

@@ -264,7 +264,7 @@ wakeup_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t narg
     FlCallArgs call;
     if (fl_callargs_parse(self->st, "call_soon_threadsafe", NULL, args, nargs, kwnames,
                           &call) < 0 ||
-        fl_loop_check_closed(self) < 0) {
+        fl_loop_check_closed(self) < 0 || fl_loop_check_process(self) < 0) {
         return NULL;
     }
     if (FL_UNLIKELY(self->debug) &&

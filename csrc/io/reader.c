@@ -219,6 +219,7 @@ reader_replace(FlReader *self, FlReaderSide side, PyObject *target)
 static int
 reader_put(FlLoop *loop, int fd, PyObject *file, FlReaderSide side, PyObject *target)
 {
+    if (fl_loop_check_process(loop) < 0) return -1;
     FlReader *self = reader_find(loop, fd);
     int code;
     if (FL_LIKELY(self != NULL)) {
