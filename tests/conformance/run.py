@@ -48,6 +48,7 @@ ELSEWHERE = [
     ["test.test_asyncgen"],
     ["test.test_contextlib_async"],
     ["test.test_coroutines"],
+    ["test.test_pdb"],
 ]
 
 

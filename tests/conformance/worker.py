@@ -30,6 +30,19 @@ LEFT_OUT = {
 TEST_LOOPS = {"test_base_events", "test_futures", "test_futures2", "test_tasks"}
 
 
+# Modules of which only the doctests that name asyncio are about loops.
+DOCTESTS = {"test.test_pdb"}
+
+
+def is_meant(module, test):
+    if type(test).__name__ in LEFT_OUT:
+        return False
+    if module.__name__ not in DOCTESTS:
+        return True
+    doctest = getattr(test, "_dt_test", None)
+    return doctest is not None and "asyncio" in doctest.docstring
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("loop", choices=["asyncio", "fastloop"])
@@ -54,7 +67,7 @@ def main():
 
     tests = {}
     for test in flatten(unittest.defaultTestLoader.loadTestsFromModule(module)):
-        if type(test).__name__ not in LEFT_OUT:
+        if is_meant(module, test):
             tests[test.id()] = test
     if args.only:
         wanted = read(args.only)
