@@ -2,7 +2,6 @@
 notices. The end of the process itself is in test_fork_exit.py.
 """
 
-import sys
 import textwrap
 
 import pytest
