@@ -31,7 +31,7 @@ wheel: ## sdist, and a tried wheel with libuv inside for every interpreter, in d
 
 docs: ## build the site from docs/ into site/, warnings as errors
 	scripts/setup --no-build docs
-	$(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 lint: ## ruff, mypy, stubtest, clang-format
 	scripts/lint
