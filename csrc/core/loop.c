@@ -8,6 +8,7 @@
 #include "core/step.h"
 #include "core/turn.h"
 #include "core/view.h"
+#include <unistd.h>
 
 int
 fl_loop_check_closed(FlLoop *loop)
@@ -415,7 +416,9 @@ static void
 loop_release(FlLoop *self)
 {
     self->closed = true;
-    bool foreign = self->uv_open && fl_poll_is_foreign(&self->poll);
+    bool foreign =
+        self->uv_open && (fl_poll_is_foreign(&self->poll) ||
+                          (self->poll.uv != NULL && !fl_poll_has_libuv(&self->poll)));
     if (!foreign) {
         fl_wakeup_close(&self->wakeup);
     }
@@ -445,7 +448,8 @@ loop_release(FlLoop *self)
     }
     self->flushes_tail = &self->flushes;
     if (foreign) {
-        self->uv_open = false; /* libuv would take the parent's watchers down */
+        self->uv_open =
+            false; /* libuv would take the parent's watchers down, or abort */
     }
     if (self->uv_open) {
         self->uv_open = false;
@@ -513,7 +517,11 @@ static int
 loop_init_uv(FlLoop *self)
 {
     int rc = uv_loop_init(&self->uv);
-    if (rc != 0) return rc;
+    if (rc != 0) {
+        int fd = uv_backend_fd(&self->uv); /* which libuv leaves open then */
+        if (fd >= 0) close(fd);
+        return rc;
+    }
     self->uv_open = true;
     rc = fl_gate_init_uv(&self->gate);
     if (rc != 0) return rc;
@@ -547,6 +555,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     return (PyObject *)self;
 
 error:
+    self->closed = true; /* it never was open: __del__() has nothing to say */
     Py_DECREF((PyObject *)self);
     return NULL;
 }

@@ -5,6 +5,7 @@
 #include "core/poll.h"
 #include "core/turn.h"
 #include "core/loop.h"
+#include "base/errors.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -52,12 +53,29 @@ on_timer(FlWatcher *watcher, uint32_t Py_UNUSED(events))
     return 0;
 }
 
+/* Whether libuv's set takes the two descriptors that libuv will add to it. Where it
+ * does not (the user's limit of watches is met, the kernel has no memory), libuv would
+ * abort the process. 0 or an errno. */
+static int
+poll_probe(FlPoll *poll, int uv_fd)
+{
+    struct epoll_event event = {.events = 0};
+    if (epoll_ctl(uv_fd, EPOLL_CTL_ADD, poll->timer.fd, &event) < 0) return errno;
+    int code = epoll_ctl(uv_fd, EPOLL_CTL_ADD, poll->epfd, &event) < 0 ? errno : 0;
+    if (code == 0) {
+        (void)epoll_ctl(uv_fd, EPOLL_CTL_DEL, poll->epfd, &event);
+    }
+    (void)epoll_ctl(uv_fd, EPOLL_CTL_DEL, poll->timer.fd, &event);
+    return code;
+}
+
 int
 fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
 {
     uv_once(&poll_once, poll_watch_forks);
     poll->forks = fl_poll_forks();
     poll->armed = FL_POLL_UNARMED;
+    poll->limit = -1;
     poll->timer = (FlWatcher){.fd = -1, .call = on_timer};
     poll->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (poll->epfd < 0) return -errno;
@@ -67,6 +85,8 @@ fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
     if (code != 0) return -code;
 
     /* libuv asks its own set for what it watches only when it runs. */
+    code = poll_probe(poll, uv_backend_fd(uv));
+    if (code != 0) return -code;
     uv_run(uv, UV_RUN_NOWAIT);
     poll->uv = uv;
     poll->libuv = (FlWatcher){.fd = uv_backend_fd(uv), .call = on_libuv};
@@ -82,6 +102,13 @@ poll_forget(FlPollSlot *slot)
     if (!FL_HAVE_GIL) {
         Py_XDECREF(transport);
     }
+}
+
+bool
+fl_poll_has_libuv(const FlPoll *poll)
+{
+    struct epoll_event event;
+    return epoll_wait(poll->libuv.fd, &event, 1, 0) >= 0 || errno == EINTR;
 }
 
 void
@@ -260,7 +287,7 @@ fl_poll_has_transport(FlPoll *poll, int fd)
 /* A timer beside others wakes the loop no sooner than this after the one before, in
  * nanoseconds: waking costs 12 us, most of it in the kernel. 10,000 timers a second
  * cost 16 us each without it and 8 with it; a lone one is on time. */
-enum { POLL_TIMER_GAP = 250000 };
+enum { POLL_TIMER_GAP = 250000, POLL_LIMIT_MAX = 60 * 1000 };
 
 void
 fl_poll_arm(FlPoll *poll, int64_t deadline)
@@ -276,7 +303,11 @@ fl_poll_arm(FlPoll *poll, int64_t deadline)
     };
     if (timerfd_settime(poll->timer.fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0) {
         poll->armed = deadline;
+        return;
     }
+    /* Closed behind our back: milliseconds are better than to sleep for ever. */
+    int64_t left = (deadline - (int64_t)uv_hrtime()) / 1000000 + 1;
+    poll->limit = left < 0 ? 0 : left < POLL_LIMIT_MAX ? (int)left : POLL_LIMIT_MAX;
 }
 
 void
@@ -290,10 +321,12 @@ fl_poll_harvest(FlPoll *poll, FlPollWait wait)
 {
     int n;
     poll->waits++;
+    int timeout = wait == FL_POLL_BLOCK ? poll->limit : (int)wait;
     do {
-        n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, wait);
+        n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, timeout);
     } while (n < 0 && errno == EINTR);
-    poll->harvested = n > 0 ? n : 0;
+    poll->harvested = n < 0 ? -errno : n;
+    poll->limit = -1;
 }
 
 /* Has epoll report again what nobody was told of: level-triggered interest does so by
@@ -322,6 +355,10 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
     int n = poll->harvested;
     unsigned waits = poll->waits;
     poll->harvested = 0;
+    if (FL_UNLIKELY(n < 0)) { /* the program closed the set: asyncio's error, too */
+        fl_errors_from_uv(n);
+        return -1;
+    }
     memcpy(batch, poll->events, (size_t)n * sizeof(struct epoll_event));
 
     for (int i = 0; i < n; i++) {

@@ -55,7 +55,8 @@ typedef struct {
     uint32_t next_generation;
     unsigned forks;    /* fl_poll_forks() when the sets were made */
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
-    int harvested;     /* events that the last wait brought */
+    int harvested;     /* events that the last wait brought, or an errno, negated */
+    int limit;         /* ms that a wait may last where the timerfd failed, or -1 */
     unsigned waits;    /* how many there were: a callback may take turns of its own */
     struct epoll_event events[FL_POLL_BATCH];
 } FlPoll;
@@ -100,6 +101,10 @@ void fl_poll_arm(FlPoll *poll, int64_t deadline);
 
 /* Has the next fl_poll_arm() set the timer, whatever it is set to. */
 void fl_poll_disarm(FlPoll *poll);
+
+/* Whether libuv's own set is there still, and not closed by the program: libuv aborts
+ * the process when it finds another file in its place. */
+bool fl_poll_has_libuv(const FlPoll *poll);
 
 /* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */
 typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;

@@ -319,7 +319,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
             return -1;
         }
     }
-    if (self->poll.harvested > 0 && fl_poll_dispatch(&self->poll, self) < 0) return -1;
+    if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     if (self->timers.heap.length > 0) {
         int64_t now;
@@ -334,7 +334,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
     if (batch_first && !self->closed && self->poll.user_count == 0) {
         fl_turn_look_soon(self);
         turn_look(self);
-        if (self->poll.harvested > 0 && fl_poll_dispatch(&self->poll, self) < 0) {
+        if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) {
             return -1;
         }
     }
