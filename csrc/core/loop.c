@@ -422,6 +422,9 @@ loop_release(FlLoop *self)
     if (!foreign) {
         fl_wakeup_close(&self->wakeup);
     }
+    if (self->overdue != NULL) {
+        self->overdue(self); /* which finds its transports in the slots */
+    }
     fl_poll_clear(&self->poll);
     void *entry;
     while ((entry = fl_ring_pop(&self->ready)) != NULL) {
@@ -433,9 +436,6 @@ loop_release(FlLoop *self)
         FlHandle *handle = entry;
         fl_handle_track(handle);
         Py_DECREF((PyObject *)handle);
-    }
-    if (self->overdue != NULL) {
-        self->overdue(self);
     }
     fl_timers_clear(&self->timers);
     fl_wakeup_clear(&self->wakeup);
