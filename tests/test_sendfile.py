@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import socket
+import sys
 
 import pytest
 from iosupport import (
@@ -232,6 +233,8 @@ def test_peer_that_went(loop, run, pair, file):
 def test_transport(loop, run, file, content, offset, count, odd):
     expected = content[offset:] if count is None else content[offset : offset + count]
     source = Odd(content) if odd else file
+    if odd and is_stock(loop) and sys.version_info >= (3, 12):
+        pytest.skip("asyncio reads over what it has not sent yet")
 
     async def main():
         async with raw_pair() as (protocol, peer):

@@ -93,7 +93,7 @@ def test_a_factory_is_given_every_keyword(loop):
     seen = []
 
     def factory(loop, coro, **kwargs):
-        seen.append(kwargs)
+        seen.append(dict(kwargs))
         kwargs.pop("extra", None)
         return OwnTask(coro, loop=loop, **kwargs)
 

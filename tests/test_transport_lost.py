@@ -131,7 +131,7 @@ def call_all(loop, transport, methods, first):
     for method in [first, *methods]:
         try:
             methods[method](transport)
-        except AttributeError as exc:
+        except (AttributeError, TypeError) as exc:
             # asyncio's abort() and writes look at what the end has set to None.
             if not is_stock(loop):
                 raised.append((method, exc))
