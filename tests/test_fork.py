@@ -130,6 +130,74 @@ def test_a_child_that_returns_into_the_loop(run_forking):
 
 
 @pytest.mark.usefixtures("native")
+def test_a_child_that_takes_no_event_of_the_parent(run_forking):
+    """Nor sends what waited for the end of the turn that it was forked in."""
+    result = run_forking(
+        """
+        async def main():
+            loop = asyncio.get_running_loop()
+            a, b = socket.socketpair()
+            one, two = socket.socketpair(type=socket.SOCK_DGRAM)
+            reading, writing = os.pipe()
+            for sock in (b, two):
+                sock.settimeout(10)
+            stream, _ = await loop.create_connection(asyncio.Protocol, sock=a)
+            datagram, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, sock=one
+            )
+            pipe, _ = await loop.connect_write_pipe(
+                asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)
+            )
+            for transport in (stream, pipe):
+                transport.write(b"once")
+            for _ in range(3):
+                datagram.sendto(b"once")
+            timer = loop.call_later(0.02, print, "timer")
+            pid = os.fork()
+            if pid == 0:
+                loop.call_later(0, print)
+                if closes:
+                    for transport in (stream, pipe, datagram):
+                        transport.close()
+                return
+            # The child ends before this process comes to its own flush and wait.
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            await asyncio.sleep(0.03)
+            for transport in (stream, pipe, datagram):
+                transport.close()
+            await asyncio.sleep(0.01)
+            found = [b"", os.read(reading, 100)]
+            while data := b.recv(100):
+                found[0] += data
+            two.setblocking(False)
+            count = 0
+            try:
+                while two.recv(100):
+                    count += 1
+            except BlockingIOError:
+                pass
+            print(found, count)
+            for sock in (b, two):
+                sock.close()
+            os.close(reading)
+
+        for closes in (False, True):
+            parent = os.getpid()
+            loop = new_event_loop()
+            try:
+                loop.run_until_complete(main())
+                loop.close()
+            except RuntimeError:
+                assert os.getpid() != parent
+                loop.close()
+                os._exit(7)
+        """
+    )
+    assert result.stdout == "timer\n[b'once', b'once'] 3\n" * 2
+    assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("native")
 def test_a_child_that_takes_everything_down(run_forking):
     """Its copies of the transports are its own; the parent's connections live on."""
     result = run_forking(

@@ -292,6 +292,7 @@ enum { POLL_TIMER_GAP = 250000, POLL_LIMIT_MAX = 60 * 1000 };
 void
 fl_poll_arm(FlPoll *poll, int64_t deadline)
 {
+    if (FL_UNLIKELY(fl_poll_is_foreign(poll))) return; /* it is the parent's timer */
     if (deadline < poll->fired + POLL_TIMER_GAP) {
         deadline = poll->fired + POLL_TIMER_GAP;
     }
@@ -321,6 +322,12 @@ fl_poll_harvest(FlPoll *poll, FlPollWait wait)
 {
     int n;
     poll->waits++;
+    if (FL_UNLIKELY(fl_poll_is_foreign(poll))) {
+        /* Forked by a callback of this turn: an edge that the child takes is one that
+         * the parent, asleep on the same set, never hears of. */
+        poll->harvested = 0;
+        return;
+    }
     int timeout = wait == FL_POLL_BLOCK ? poll->limit : (int)wait;
     do {
         n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, timeout);

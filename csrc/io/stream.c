@@ -98,10 +98,11 @@ stream_drained(FlStream *self)
 }
 
 /* Sends what the socket takes. 0; 1 if it takes no more just now; or an errno, negated.
- */
+ * In a forked child nothing leaves: what waited at the fork is the parent's to send. */
 static int
 stream_send(FlStream *self)
 {
+    if (FL_UNLIKELY(fl_poll_is_foreign(&self->base.loop->poll))) return 1;
     while (self->out.size > 0) {
         struct iovec vectors[STREAM_VECTORS];
         int count = fl_buffers_vectors(&self->out, vectors, STREAM_VECTORS);

@@ -126,8 +126,8 @@ fl_udpsend_flush(FlDatagramTransport *self)
 {
     FlTransport *base = &self->base;
     if (self->flushing || self->out.count == 0 || base->conn_lost > 0 ||
-        (base->flags & FL_TRANSPORT_CLOSED)) {
-        return 0;
+        (base->flags & FL_TRANSPORT_CLOSED) || fl_poll_is_foreign(&base->loop->poll)) {
+        return 0; /* a forked child sends nothing that its parent will send */
     }
     bool entered = fl_transport_enter(base);
     int rc = 0;

@@ -70,10 +70,12 @@ writepipe_drained(FlWritePipe *self)
 }
 
 /* Writes what the pipe takes. 0; 1 if it takes no more just now; or an errno, negated.
+ * In a forked child nothing leaves: what waited at the fork is the parent's to write.
  */
 static int
 writepipe_send(FlWritePipe *self)
 {
+    if (FL_UNLIKELY(fl_poll_is_foreign(&self->pipe.base.loop->poll))) return 1;
     while (self->out.size > 0) {
         struct iovec vectors[WRITEPIPE_VECTORS];
         int count = fl_buffers_vectors(&self->out, vectors, WRITEPIPE_VECTORS);
