@@ -108,7 +108,10 @@ class Loop(
             self._run_forever_setup()
             self._run_once(timeout)
         finally:
-            self._run_forever_cleanup()
+            try:
+                self._run_forever_cleanup()
+            finally:
+                self._ended()
 
     def _run_once_within(self, timeout: float | None) -> None:
         """Take a turn within a callback; no other task may run inside of a task."""

@@ -245,6 +245,14 @@ def run_forever(step):
         loop.run_forever()
 
 
+def run_once(step):
+    """asyncio's _run_once() does not set up a run."""
+    loop = step.make_loop()
+    loop.call_soon(pass_args)
+    with step:
+        getattr(loop, "run_once", loop._run_once)()
+
+
 def run_until_complete(step):
     step.make_loop()
     step.limited(nothing())
@@ -813,6 +821,7 @@ OPERATIONS = {
         call_at_debug,
         call_soon_threadsafe,
         run_forever,
+        run_once,
         run_until_complete,
         raising_callback,
         tasks,

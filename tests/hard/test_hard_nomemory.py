@@ -24,6 +24,7 @@ SHORT = {
     "pipe_read": 1,
     "read": 1,
     "run_forever": 1,
+    "run_once": 1,
     "sock": 5,
     "tls": 29,
     "udp": 7,
@@ -33,7 +34,7 @@ SHORT = {
 
 ALL = """
 create_loop close_loop call_soon call_soon_run call_later call_at_debug
-call_soon_threadsafe run_forever run_until_complete raising_callback tasks signals
+call_soon_threadsafe run_forever run_once run_until_complete raising_callback tasks signals
 connect connect_name serve accept accept_buffered read read_large peer_closes
 close_transport abort_transport abort_full_transport write writelines
 write_large_bytearray streams tls start_tls udp unix pipes pipe_read process executor resolve sock
