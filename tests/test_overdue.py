@@ -82,6 +82,7 @@ for number in range(20):
     with no_memory_from(number):
         transport.abort()
 loop.close()
+assert raised
 del transport, loop, ours
 gc.collect()
 assert [peer.recv(1) for peer in peers] == [b""] * 20

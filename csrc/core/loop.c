@@ -202,7 +202,9 @@ loop_ended(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     enum { TRIES = 5 };
     FlLoop *self = (FlLoop *)op;
-    self->thread = 0;
+    if (!fl_loop_is_elsewhere(self)) { /* or it came second, and never ran */
+        self->thread = 0;
+    }
     self->stopping = false;
     for (int i = 0; i < TRIES; i++) {
         PyObject *result = PyObject_CallOneArg(self->st->set_running_loop, Py_None);

@@ -43,12 +43,17 @@ fl_wakeup_close(FlWakeup *wakeup)
 void
 fl_wakeup_clear(FlWakeup *wakeup)
 {
+    fl_lock_acquire(&wakeup->lock);
+    FlRing queue = wakeup->queue; /* whoever is refused may still look at its length */
+    wakeup->queue = (FlRing){0};
+    wakeup->timers = 0;
+    fl_lock_release(&wakeup->lock);
     FlHandle *handle;
-    while ((handle = fl_ring_pop(&wakeup->queue)) != NULL) {
+    while ((handle = fl_ring_pop(&queue)) != NULL) {
         fl_handle_track(handle);
         Py_DECREF((PyObject *)handle);
     }
-    fl_ring_free(&wakeup->queue);
+    fl_ring_free(&queue);
 }
 
 /* A timer's handle goes to the heap, which owns the queue's reference then. */

@@ -28,16 +28,18 @@ overdue_retry(FlLoop *loop)
     bool left = false;
     FlPoll *poll = &loop->poll;
     for (size_t fd = 0; fd < poll->slot_count; fd++) {
-        FlTransport *self = (FlTransport *)poll->slots[fd].transport;
-        if (self == NULL || !(self->flags & FL_TRANSPORT_OVERDUE)) continue;
-        if (overdue_schedule(self) < 0) {
-            PyErr_Clear(); /* still none, or the loop is closed */
-            if (!loop->closed) {
+        FlTransport *self = (FlTransport *)fl_poll_transport(poll, (int)fd);
+        if (self == NULL) continue;
+        if (self->flags & FL_TRANSPORT_OVERDUE) {
+            if (overdue_schedule(self) < 0 && !loop->closed) {
                 left = true;
-                continue;
             }
+            else {
+                self->flags &= ~(unsigned)FL_TRANSPORT_OVERDUE;
+                Py_DECREF((PyObject *)self); /* the one of fl_overdue_add() */
+            }
+            PyErr_Clear(); /* still no memory, or the loop is closed */
         }
-        self->flags &= ~(unsigned)FL_TRANSPORT_OVERDUE;
         Py_DECREF((PyObject *)self);
     }
     if (!left) {
@@ -50,7 +52,9 @@ fl_overdue_add(FlTransport *self)
 {
     FlLoop *loop = self->loop;
     /* While it is lent to a sendfile(), that is who ends it. */
-    if (fl_poll_transport(&loop->poll, self->watcher.fd) != (PyObject *)self) return;
+    PyObject *watched = fl_poll_transport(&loop->poll, self->watcher.fd);
+    Py_XDECREF(watched);
+    if (watched != (PyObject *)self) return;
     self->flags |= FL_TRANSPORT_OVERDUE;
     Py_INCREF((PyObject *)self);
     loop->overdue = overdue_retry;
