@@ -69,6 +69,10 @@ class TransportMixin(MixinBase):
             sock, address = found
             try:
                 await self.sock_connect(sock, address)
+                # asyncio takes two turns at least until it makes the protocol, in which
+                # a program may cancel the connection without a word to anybody.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
             except BaseException:
                 sock.close()
                 raise

@@ -217,3 +217,27 @@ def test_audit_events(loop):
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), module], check=True, timeout=60
     )
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_cancelled_at_once_it_has_made_no_protocol(loop, run, steps):
+    """Pools start a connection and think better of it: nobody is to hear of that."""
+    made = []
+
+    def factory():
+        made.append(asyncio.Protocol())
+        return made[-1]
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connecting = asyncio.create_task(
+                loop.create_connection(factory, *listener.getsockname())
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+        assert made == []
+
+    run(main())
