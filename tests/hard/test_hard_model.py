@@ -25,6 +25,7 @@ def many(number):
     return settings(
         max_examples=number * SCALE if SCALE else number // 50,
         deadline=None,
+        derandomize=not SCALE,
         database=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
