@@ -18,8 +18,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from harness import ceiling
-from harness.loops import KNOWN
+from harness.loops import CEILING, KNOWN
 from harness.report import amount
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +89,7 @@ def setting(run: dict[str, Any]) -> str:
     loops = ", ".join(
         f"{loop} {version}"
         for loop, version in run["loops"].items()
-        if loop not in ("asyncio", "fastloop", ceiling.NAME)
+        if loop not in ("asyncio", "fastloop", CEILING)
     )
     machine = run["machine"]
     return (
@@ -105,7 +104,7 @@ def setting(run: dict[str, Any]) -> str:
 def table(run: dict[str, Any], keys: list[str]) -> str:
     """Lay out rows in Markdown, the fastest loop of each in bold."""
     loops = list(run["loops"])
-    rivals = [loop for loop in loops if loop != ceiling.NAME]
+    rivals = [loop for loop in loops if loop != CEILING]
     lines = [
         "| | " + " | ".join(loops) + " |",
         "|---|" + "---:|" * len(loops),
@@ -164,7 +163,7 @@ def draw_growth(run: dict[str, Any], path: Path) -> None:
 
 def draw(run: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the speed of each loop in each row, asyncio's is 1, on a log scale."""
-    others = ("asyncio", ceiling.NAME)
+    others = ("asyncio", CEILING)
     loops = [loop for loop in KNOWN if loop in run["loops"] and loop not in others]
     height = 0.8 / len(loops)
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(rows) + 1.2))

@@ -18,9 +18,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import ceiling
 from harness.child import SampleError, take_sample
-from harness.loops import KNOWN, environment, installed
+from harness.loops import CEILING, KNOWN, environment, installed
 from harness.registry import METRIC_NAMES, Row, select_rows
 from harness.report import Result, as_json, table
 
@@ -105,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def contestants(row: Row, versions: dict[str, str]) -> list[str]:
     """Return who takes part in a row."""
-    return [loop for loop in versions if loop != ceiling.NAME or row.ceiling]
+    return [loop for loop in versions if loop != CEILING or row.ceiling]
 
 
 def run_row(

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from harness import ceiling
+from harness import native
 from harness.bench import QUANTILES, Address, Bench
 from harness.clocks import clock_of
+from harness.loops import CEILING
 from harness.registry import Row, get_row
 
 
@@ -116,9 +117,9 @@ def server_process(
 ) -> Iterator[tuple[int, Address]]:
     """Run the row's server in a process of its own; gives its id and address."""
     command = [*wrap, sys.executable, __file__, row.key, loop, "--serve"]
-    if loop == ceiling.NAME:
+    if loop == CEILING:
         folder = [tempfile.mkdtemp()] if row.ceiling == "unix" else []
-        command = [*wrap, str(ceiling.PROGRAM), *folder]
+        command = [*wrap, str(native.program("echo")), *folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -131,7 +132,9 @@ def server_process(
                 address if isinstance(address, str) else (address[0], address[1]),
             )
         finally:
-            process.terminate()
+            # Some of what wraps a server ends when that does, and not before.
+            if not wrap or subprocess.call(["pkill", "-P", str(process.pid)]):
+                process.terminate()
 
 
 def serve(row: Row, factory: LoopFactory) -> None:

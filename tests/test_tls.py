@@ -1,12 +1,9 @@
 """TLS connections and servers."""
 
 import asyncio
-import gc
-import io
 import os
 import socket
 import ssl
-import warnings
 
 import pytest
 from iosupport import (
@@ -26,9 +23,6 @@ from tlssupport import Buffered, Certificates, Servants, tls_pair, tls_server
 @pytest.fixture(scope="module")
 def tls():
     return Certificates()
-
-
-# Round trips
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -72,21 +66,6 @@ def test_buffered_protocol(loop, run, tls):
     run(main())
 
 
-def test_many_small_writes(loop, run, tls):
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            expected = b""
-            for number in range(2000):
-                chunk = b"%d," % number
-                client.transport.write(chunk)
-                expected += chunk
-            client.transport.writelines([b"and", b" ", b"lines"])
-            expected += b"and lines"
-            assert await server.received(len(expected)) == expected
-
-    run(main())
-
-
 def test_streams(loop, run, tls):
     async def handle(reader, writer):
         while line := await reader.readline():
@@ -118,45 +97,6 @@ def test_streams(loop, run, tls):
     contexts = capture(loop)
     run(main())
     assert contexts == []
-
-
-def test_drain_waits_for_the_peer(loop, run, tls):
-    size = 30_000_000
-
-    async def main():
-        release = asyncio.Event()
-        received = loop.create_future()
-
-        async def handle(reader, writer):
-            await release.wait()
-            received.set_result(len(await reader.readexactly(size)))
-            writer.close()
-
-        async with await asyncio.start_server(
-            handle, "127.0.0.1", 0, ssl=tls.server
-        ) as server:
-            _, writer = await asyncio.open_connection(
-                *server.sockets[0].getsockname(),
-                ssl=tls.client,
-                server_hostname="localhost",
-            )
-
-            async def pump():
-                for _ in range(300):
-                    writer.write(bytes(size // 300))
-                    await writer.drain()
-
-            task = asyncio.create_task(pump())
-            await asyncio.sleep(0.1)
-            assert not task.done()
-            release.set()
-            await task
-            assert await received == size
-            writer.close()
-            await writer.wait_closed()
-        await settle()
-
-    run(main())
 
 
 def test_unix_tls(loop, run, tls, tmp_path):
@@ -235,75 +175,6 @@ def test_bytes_through_a_plain_ssl_socket(loop, run, tls):
     run(main())
 
 
-# What a transport tells
-
-
-def test_extra_info(loop, run, tls):
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            transport = client.transport
-            assert isinstance(transport, asyncio.Transport)
-            assert transport.get_extra_info("sslcontext") is tls.client
-            assert isinstance(transport.get_extra_info("ssl_object"), ssl.SSLObject)
-            assert ("DNS", "localhost") in transport.get_extra_info("peercert")[
-                "subjectAltName"
-            ]
-            assert len(transport.get_extra_info("cipher")) == 3
-            assert transport.get_extra_info("compression") is None
-            assert isinstance(
-                transport.get_extra_info("socket"), asyncio.trsock.TransportSocket
-            )
-            assert transport.get_extra_info(
-                "peername"
-            ) == server.transport.get_extra_info("sockname")
-            assert transport.get_extra_info("nothing", 1) == 1
-            assert server.transport.get_extra_info(
-                "peername"
-            ) == transport.get_extra_info("sockname")
-            assert server.transport.get_extra_info("peercert") in (None, {})
-            assert transport.is_closing() is False
-            assert transport.get_protocol() is client
-            assert transport.can_write_eof() is False
-            with pytest.raises(NotImplementedError):
-                transport.write_eof()
-            transport.close()
-            assert transport.is_closing() is True
-            await client.lost
-            transport.write(b"dropped")
-            transport.close()
-            transport.abort()
-
-    run(main())
-
-
-def test_wrong_data(loop, run, tls):
-    async def main():
-        async with tls_pair(tls, server_factory=Echo) as (client, _):
-            with pytest.raises(
-                TypeError, match="expecting a bytes-like instance, got str"
-            ):
-                client.transport.write("text")
-            client.transport.write(b"fine")
-            assert await client.received(4) == b"fine"
-
-    run(main())
-
-
-def test_pause_and_resume_reading(loop, run, tls):
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            client.transport.pause_reading()
-            assert client.transport.is_reading() is False
-            server.transport.write(b"held")
-            await asyncio.sleep(0.02)
-            assert client.data == b""
-            client.transport.resume_reading()
-            assert client.transport.is_reading() is True
-            assert await client.received(4) == b"held"
-
-    run(main())
-
-
 def test_alpn(loop, run, tls):
     server, client = tls.server_context(), tls.client_context()
     server.set_alpn_protocols(["h2", "http/1.1"])
@@ -339,22 +210,6 @@ def test_client_certificates(loop, run, tls):
 
 
 # The end
-
-
-def test_close_sends_what_was_written(loop, run, tls):
-    data = pattern(3_000_000)
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            client.transport.write(data)
-            client.transport.close()
-            assert await client.lost is None
-            assert await server.lost is None
-            assert digest(server.data) == digest(data)
-            assert server.events[-2:] == ["eof", "lost"]
-            assert client.events.count("lost") == 1
-
-    run(main())
 
 
 def test_abort(loop, run, tls):
@@ -408,73 +263,6 @@ def test_peer_that_does_not_answer_the_close(loop, run, tls):
             await silent
 
     capture(loop)
-    run(main())
-
-
-@pytest.mark.parametrize("exc", [ZeroDivisionError, OSError])
-def test_exception_out_of_data_received(loop, run, tls, exc):
-    contexts = capture(loop)
-    error = exc("of the protocol")
-
-    class Broken(Recorder):
-        def data_received(self, data):
-            raise error
-
-    async def main():
-        async with tls_pair(tls, server_factory=Broken) as (client, server):
-            client.transport.write(b"x")
-            assert await server.lost is error
-            await client.lost
-
-    run(main())
-    assert [context["exception"] for context in contexts] == (
-        [] if exc is OSError else [error]
-    )
-
-
-def test_unclosed_transport_warns(loop_factory, tls):
-    loop = loop_factory()
-
-    async def main():
-        a, b = socket.socketpair()
-        server, client = await asyncio.gather(
-            loop.connect_accepted_socket(asyncio.Protocol, a, ssl=tls.server),
-            loop.create_connection(
-                asyncio.Protocol, sock=b, ssl=tls.client, server_hostname="localhost"
-            ),
-        )
-        return server[0], client[0]
-
-    transports = loop.run_until_complete(main())
-    loop.close()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        del transports
-        gc.collect()
-    # Beside it, the sockets may warn for themselves.
-    assert any(
-        str(warning.message).startswith("unclosed transport <") for warning in caught
-    )
-
-
-def test_sendfile(loop, run, tls, tmp_path):
-    data = pattern(2_000_000)
-    (tmp_path / "file").write_bytes(data)
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            with open(tmp_path / "file", "rb") as file:
-                assert await loop.sendfile(client.transport, file) == len(data)
-                assert file.tell() == len(data)
-            assert await loop.sendfile(client.transport, io.BytesIO(b"end")) == 3
-            assert digest(await server.received(len(data) + 3)) == digest(data + b"end")
-            with open(tmp_path / "file", "rb") as file:
-                with pytest.raises(
-                    RuntimeError,
-                    match="fallback is disabled and native sendfile is not supported",
-                ):
-                    await loop.sendfile(client.transport, file, fallback=False)
-
     run(main())
 
 

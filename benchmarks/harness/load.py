@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 
-from .bench import Address, Bench
+from . import native
+from .bench import Address, Bench, MissingError
 
 TIMEOUT = 20  # seconds without an answer, after which the sample has failed
 # By the kernel and not by settimeout(), which would add a poll() to every call.
@@ -25,32 +27,42 @@ def connect(address: Address, kind: int = socket.SOCK_STREAM) -> socket.socket:
 
 
 def exchange(
-    bench: Bench, *, connections: int, request: bytes, reply: bytes, ops: int = 1
+    bench: Bench,
+    *,
+    connections: int,
+    request: bytes,
+    reply: bytes,
+    ops: int = 1,
+    tls: bool = False,
 ) -> None:
     """Send requests over some connections and compare every answer.
 
     Each connection has one request under way, and the answers are fetched in turn:
     while one is waited for, the server has all the others to work on. ``ops`` is the
-    number of operations that one request stands for.
+    number of operations that one request stands for. Done by native/load.c.
     """
-    size = len(reply)
-    got = bytearray(size)
-    socks = [connect(bench.address) for _ in range(connections)]
-    turns = bench.ops // (connections * ops)
+    if native.build("load", "openssl") is None:
+        raise MissingError("the load needs a C compiler and OpenSSL's headers")
+    host, port = (bench.address, 0) if isinstance(bench.address, str) else bench.address
+    rounds = bench.ops // (connections * ops)
+    numbers = (port, int(tls), connections, rounds, len(request), len(reply))
+    command = [str(native.program("load")), host, *map(str, numbers)]
     done = 0
-    for sock in socks:
-        sock.sendall(request)
-    for _ in bench:
-        for _ in range(turns):
-            for sock in socks:
-                count = sock.recv_into(got, size, socket.MSG_WAITALL)
-                if count != size or got != reply:
-                    raise AssertionError("wrong answer")
-                done += ops
-                sock.sendall(request)
-    for sock in socks:
-        sock.recv_into(got, size, socket.MSG_WAITALL)
-        sock.close()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
+        process.stdin.write(reply)
+        report = process.stdout.readline()
+        for _ in bench:
+            process.stdin.write(b".")
+            report = process.stdout.readline()
+            done += rounds * connections * ops if report else 0
+        process.stdin.close()
+        if process.wait() != 0:
+            raise AssertionError("the load has failed")
     bench.check(done)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import ExitStack
 
 import trustme
 from harness.bench import Bench
-from harness.load import connect, payload
+from harness.load import connect, exchange, payload
 from harness.registry import row
 
 from .tcp import BULK, CHUNK, KIB, MIB, Echo, Ready, Sink, Source, forever
@@ -70,40 +69,10 @@ async def streams_server(ready: Ready) -> None:
     await forever(server)
 
 
-def fetch(sock: ssl.SSLSocket, size: int) -> bytes:
-    """Receive exactly so many bytes."""
-    got = bytearray(size)
-    view = memoryview(got)
-    while view:
-        count = sock.recv_into(view)
-        if not count:
-            raise AssertionError("connection closed")
-        view = view[count:]
-    return bytes(got)
-
-
 def echo(bench: Bench, *, connections: int, size: int) -> None:
     """Load an echo server with messages of one size."""
     message = payload(size)
-    context = client_context()
-    done = 0
-    with ExitStack() as stack:
-        socks = [
-            stack.enter_context(context.wrap_socket(connect(bench.address)))
-            for _ in range(connections)
-        ]
-        for sock in socks:
-            sock.sendall(message)
-        for _ in bench:
-            for _ in range(bench.ops // connections):
-                for sock in socks:
-                    if fetch(sock, size) != message:
-                        raise AssertionError("wrong answer")
-                    done += 1
-                    sock.sendall(message)
-        for sock in socks:
-            fetch(sock, size)
-    bench.check(done)
+    exchange(bench, connections=connections, request=message, reply=message, tls=True)
 
 
 @row(serve=echo_server, ops=500, unit="round trip")

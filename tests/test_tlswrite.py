@@ -1,0 +1,122 @@
+"""Writing on TLS transports."""
+
+import asyncio
+import io
+
+import pytest
+from iosupport import (
+    Echo,
+    digest,
+    pattern,
+    settle,
+)
+from tlssupport import Certificates, tls_pair
+
+
+@pytest.fixture(scope="module")
+def tls():
+    return Certificates()
+
+
+def test_many_small_writes(loop, run, tls):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            expected = b""
+            for number in range(2000):
+                chunk = b"%d," % number
+                client.transport.write(chunk)
+                expected += chunk
+            client.transport.writelines([b"and", b" ", b"lines"])
+            expected += b"and lines"
+            assert await server.received(len(expected)) == expected
+
+    run(main())
+
+
+def test_drain_waits_for_the_peer(loop, run, tls):
+    size = 30_000_000
+
+    async def main():
+        release = asyncio.Event()
+        received = loop.create_future()
+
+        async def handle(reader, writer):
+            await release.wait()
+            received.set_result(len(await reader.readexactly(size)))
+            writer.close()
+
+        async with await asyncio.start_server(
+            handle, "127.0.0.1", 0, ssl=tls.server
+        ) as server:
+            _, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(),
+                ssl=tls.client,
+                server_hostname="localhost",
+            )
+
+            async def pump():
+                for _ in range(300):
+                    writer.write(bytes(size // 300))
+                    await writer.drain()
+
+            task = asyncio.create_task(pump())
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            release.set()
+            await task
+            assert await received == size
+            writer.close()
+            await writer.wait_closed()
+        await settle()
+
+    run(main())
+
+
+def test_wrong_data(loop, run, tls):
+    async def main():
+        async with tls_pair(tls, server_factory=Echo) as (client, _):
+            with pytest.raises(
+                TypeError, match="expecting a bytes-like instance, got str"
+            ):
+                client.transport.write("text")
+            client.transport.write(b"fine")
+            assert await client.received(4) == b"fine"
+
+    run(main())
+
+
+def test_close_sends_what_was_written(loop, run, tls):
+    data = pattern(3_000_000)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            client.transport.write(data)
+            client.transport.close()
+            assert await client.lost is None
+            assert await server.lost is None
+            assert digest(server.data) == digest(data)
+            assert server.events[-2:] == ["eof", "lost"]
+            assert client.events.count("lost") == 1
+
+    run(main())
+
+
+def test_sendfile(loop, run, tls, tmp_path):
+    data = pattern(2_000_000)
+    (tmp_path / "file").write_bytes(data)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            with open(tmp_path / "file", "rb") as file:
+                assert await loop.sendfile(client.transport, file) == len(data)
+                assert file.tell() == len(data)
+            assert await loop.sendfile(client.transport, io.BytesIO(b"end")) == 3
+            assert digest(await server.received(len(data) + 3)) == digest(data + b"end")
+            with open(tmp_path / "file", "rb") as file:
+                with pytest.raises(
+                    RuntimeError,
+                    match="fallback is disabled and native sendfile is not supported",
+                ):
+                    await loop.sendfile(client.transport, file, fallback=False)
+
+    run(main())
