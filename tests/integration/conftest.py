@@ -104,3 +104,25 @@ def child_watcher(loop):
         asyncio.set_event_loop(None)
     else:
         yield
+
+
+def _own_fixture(name):
+    @pytest.fixture(name=f"own_{name.lower()}", scope="session")
+    def own(tls):
+        from . import ownservers
+
+        try:
+            server = getattr(ownservers, name)(tls)
+        except ownservers.Absent as exc:
+            if REQUIRED:
+                pytest.fail(str(exc))
+            pytest.skip(str(exc))
+        with server:
+            yield server
+
+    own.__doc__ = f"A {name} of the tests' own, with TLS; who stops it starts it again."
+    return own
+
+
+for _name in ("Redis", "Nats", "SecureNats", "Mosquitto", "Postgres", "MariaDB"):
+    globals()[f"own_{_name.lower()}_fixture"] = _own_fixture(_name)
