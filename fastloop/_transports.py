@@ -7,10 +7,11 @@ import functools
 import os
 import socket
 import stat
+import types
 import weakref
 from asyncio import selector_events
 from asyncio.log import logger
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._base import BaseLoop, MixinBase
@@ -21,6 +22,12 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _TRANSPORTS_HAVE_CONTEXT = (
     "context" in BaseLoop._create_connection_transport.__code__.co_varnames
 )
+
+
+@types.coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """As asyncio.sleep(0), which a test may have replaced."""
+    yield
 
 
 class TransportMixin(MixinBase):
@@ -71,8 +78,8 @@ class TransportMixin(MixinBase):
                 await self.sock_connect(sock, address)
                 # asyncio takes two turns at least until it makes the protocol, in which
                 # a program may cancel the connection without a word to anybody.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await _next_turn()
+                await _next_turn()
             except BaseException:
                 sock.close()
                 raise

@@ -241,3 +241,22 @@ def test_cancelled_at_once_it_has_made_no_protocol(loop, run, steps):
         assert made == []
 
     run(main())
+
+
+def test_replaced_sleep_is_left_alone(loop, run, monkeypatch):
+    """Tests of retries put their own function in the place of asyncio.sleep()."""
+
+    async def sleep(*args):
+        raise AssertionError("that was meant for the program")
+
+    async def main():
+        async with await loop.create_server(Echo, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio, "sleep", sleep)
+                patch.setattr(asyncio.tasks, "sleep", sleep)
+                transport, protocol = await loop.create_connection(Recorder, *address)
+            transport.close()
+            await protocol.lost
+
+    run(main())
