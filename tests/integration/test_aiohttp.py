@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import signal
 
 import aiohttp
 import pytest
@@ -155,6 +157,98 @@ def test_websockets(run):
     run(main())
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+def test_websockets_that_the_server_closes(run, tls, secure):
+    joined = set()
+
+    async def handler(request):
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        joined.add(ws)
+        async for message in ws:
+            await ws.send_str(message.data.upper())
+        return ws
+
+    async def main():
+        kwargs = {"ssl_context": tls.server} if secure else {}
+        async with serve([web.get("/", handler)], **kwargs) as port:
+            connector = aiohttp.TCPConnector(ssl=tls.client)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                url = f"ws{'s' * secure}://localhost:{port}/"
+                clients = [await session.ws_connect(url) for _ in range(10)]
+                for ws in clients:
+                    await ws.send_str("loud")
+                    assert await ws.receive_str() == "LOUD"
+                with pytest.raises(asyncio.TimeoutError):
+                    await clients[0].receive(timeout=0.02)
+                await asyncio.gather(
+                    *(ws.close(code=1012, message=b"gone") for ws in joined)
+                )
+                for ws in clients[1:]:
+                    message = await ws.receive()
+                    assert message.type == aiohttp.WSMsgType.CLOSE
+                    assert (message.data, message.extra) == (1012, "gone")
+
+    run(main())
+
+
+@contextlib.asynccontextmanager
+async def proxy(ssl=None):
+    """A proxy that knows CONNECT; yields its port and the targets that were asked for."""
+    targets = []
+
+    async def forward(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def accept(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        method, target, _ = head.split(" ", 2)
+        assert method == "CONNECT"
+        targets.append(target)
+        back, out = await asyncio.open_connection(*target.rsplit(":", 1))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(forward(reader, out), forward(back, writer))
+        for end in (writer, out):
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=ssl)
+    async with server:
+        yield server.sockets[0].getsockname()[1], targets
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_tls_through_a_proxy(run, tls, secure):
+    """start_tls() on a transport that was in use, or TLS within TLS."""
+    body = bytes(range(256)) * 8000
+
+    async def main():
+        async with (
+            serve([web.post("/", echo)], ssl_context=tls.server) as port,
+            proxy(tls.server if secure else None) as (proxy_port, targets),
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls.client)
+            ) as session,
+        ):
+
+            async def one():
+                async with session.post(
+                    f"https://localhost:{port}/",
+                    data=io.BytesIO(body),
+                    proxy=f"http{'s' * secure}://localhost:{proxy_port}",
+                ) as answer:
+                    assert await answer.read() == body
+
+            await asyncio.gather(*(one() for _ in range(8)))
+            assert set(targets) == {f"localhost:{port}"}
+
+    run(main())
+
+
 def test_client_that_leaves_cancels_the_handler(run):
     async def main():
         entered, cancelled = asyncio.Event(), asyncio.Event()
@@ -281,6 +375,29 @@ def test_run_app_ends_on_sigterm(run_script):
     )
     assert done.stdout.startswith("cleaned up")
     assert done.stdout.endswith("closed True\n")
+
+
+def test_run_app_finishes_requests_in_flight(run, program):
+    server = program("-m", "integration.aiohttpapp")
+    port = server.port(r"listens on (\d+)")
+
+    async def main():
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+            async def ask():
+                async with session.get("/slow") as answer:
+                    return await answer.text()
+
+            tasks = [asyncio.create_task(ask()) for _ in range(10)]
+            await asyncio.to_thread(server.until, "slow begins", 10)
+            server.signal(signal.SIGTERM)
+            assert await asyncio.gather(*tasks) == ["slow but sure"] * 10
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await ask()
+
+    run(main())
+    server.wait()
+    assert "cleaned up" in server.output
 
 
 def test_unix_socket(run, tmp_path):
