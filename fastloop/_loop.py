@@ -59,6 +59,7 @@ class Loop(
     _selector = _NoSelector()
     _ssock: socket.socket | None = None
     _csock: socket.socket | None = None
+    _pair_files: tuple[os.stat_result, os.stat_result]
     _outer_wakeup_fd: int = -1
 
     def __init__(self) -> None:
@@ -189,6 +190,7 @@ class Loop(
         ssock, csock = socket.socketpair()
         ssock.setblocking(False)
         csock.setblocking(False)
+        self._pair_files = os.fstat(ssock.fileno()), os.fstat(csock.fileno())
         self._watch_wakeup_fd(ssock.fileno())
         self._ssock, self._csock = ssock, csock
 
@@ -196,10 +198,10 @@ class Loop(
         ssock, csock = self._ssock, self._csock
         self._ssock = self._csock = None
         if ssock is not None:
-            ssock.close()
+            _close_if_it_is(ssock, self._pair_files[0])
         if csock is not None:
             _wakeup_fds.discard(csock.fileno())
-            csock.close()
+            _close_if_it_is(csock, self._pair_files[1])
 
     def _wakeup_install(self) -> None:
         """While the loop runs in the main thread, signals wake it up."""
@@ -255,6 +257,18 @@ class Loop(
             self._wakeup_install()
             self._outer_wakeup_fd = outer
         return removed
+
+
+def _close_if_it_is(sock: socket.socket, file: os.stat_result) -> None:
+    """Close sock, unless its number is another file's by now, or nobody's."""
+    try:
+        own = os.path.samestat(os.fstat(sock.fileno()), file)
+    except OSError:
+        own = False
+    if own:
+        sock.close()
+    else:
+        sock.detach()
 
 
 _wakeup_fds: set[int] = set()

@@ -8,6 +8,8 @@
 #include "core/step.h"
 #include "core/turn.h"
 #include "core/view.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 int
@@ -418,10 +420,8 @@ static void
 loop_release(FlLoop *self)
 {
     self->closed = true;
-    bool foreign =
-        self->uv_open && (fl_poll_is_foreign(&self->poll) ||
-                          (self->poll.uv != NULL && !fl_poll_has_libuv(&self->poll)));
-    if (!foreign) {
+    bool forked = self->uv_open && fl_poll_is_foreign(&self->poll);
+    if (!forked) { /* where a thread may seem to ring that is the parent's */
         fl_wakeup_close(&self->wakeup);
     }
     if (self->overdue != NULL) {
@@ -449,9 +449,8 @@ loop_release(FlLoop *self)
         Py_DECREF(flush->owner);
     }
     self->flushes_tail = &self->flushes;
-    if (foreign) {
-        self->uv_open =
-            false; /* libuv would take the parent's watchers down, or abort */
+    if (forked || (self->poll.uv != NULL && !fl_poll_has_libuv(&self->poll))) {
+        self->uv_open = false; /* libuv would close the parent's watchers, or abort */
     }
     if (self->uv_open) {
         self->uv_open = false;
@@ -515,8 +514,26 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Has no descriptor of the loop be a standard one, where the process was started
+ * without those: libuv asserts that (it ends the process), and daemons put others in
+ * their place. 0 or a libuv code. */
 static int
-loop_init_uv(FlLoop *self)
+loop_hold_standard(int *held, int *count)
+{
+    for (*count = 0; *count <= STDERR_FILENO; (*count)++) {
+        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (fd < 0) return -errno;
+        if (fd > STDERR_FILENO) {
+            close(fd);
+            break;
+        }
+        held[*count] = fd;
+    }
+    return 0;
+}
+
+static int
+loop_init_parts_uv(FlLoop *self)
 {
     int rc = uv_loop_init(&self->uv);
     if (rc != 0) {
@@ -527,8 +544,26 @@ loop_init_uv(FlLoop *self)
     self->uv_open = true;
     rc = fl_gate_init_uv(&self->gate);
     if (rc != 0) return rc;
-    rc = fl_wakeup_init_uv(&self->wakeup, &self->uv);
-    return rc != 0 ? rc : fl_poll_init_uv(&self->poll, &self->uv);
+    rc = fl_poll_init_uv(&self->poll, &self->uv);
+    if (rc == 0) {
+        fl_wakeup_init(&self->wakeup, &self->poll);
+    }
+    return rc;
+}
+
+static int
+loop_init_uv(FlLoop *self)
+{
+    int held[STDERR_FILENO + 1];
+    int count;
+    int rc = loop_hold_standard(held, &count);
+    if (rc == 0) {
+        rc = loop_init_parts_uv(self);
+    }
+    while (count > 0) {
+        close(held[--count]);
+    }
+    return rc;
 }
 
 static PyObject *
@@ -541,7 +576,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
 
     self->st = st;
     self->flushes_tail = &self->flushes;
-    self->poll.epfd = self->poll.timer.fd = -1;
+    self->poll.epfd = self->poll.timer.fd = self->poll.bell.fd = -1;
     fl_signals_init(&self->signals, self);
     self->call_soon = PyCFunction_New(&call_soon_def, (PyObject *)self);
     if (self->call_soon == NULL) goto error;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -34,13 +35,21 @@ fl_poll_forks(void)
     return atomic_load_explicit(&poll_forks, memory_order_relaxed);
 }
 
-/* Something of libuv's own: the bell that other threads ring. */
+/* Something of libuv's own. */
 static int
 on_libuv(FlWatcher *watcher, uint32_t Py_UNUSED(events))
 {
     FlPoll *poll = (FlPoll *)((char *)watcher - offsetof(FlPoll, libuv));
-    uv_run(poll->uv, UV_RUN_NOWAIT);
+    if (fl_poll_has_libuv(poll)) {
+        uv_run(poll->uv, UV_RUN_NOWAIT);
+    }
     return 0;
+}
+
+static int
+on_bell(FlWatcher *Py_UNUSED(watcher), uint32_t Py_UNUSED(events))
+{
+    return 0; /* that the wait ended is all that was wanted */
 }
 
 static int
@@ -69,6 +78,42 @@ poll_probe(FlPoll *poll, int uv_fd)
     return code;
 }
 
+/* The bell is a descriptor that is always ready, for a single event that each ring asks
+ * for anew. So a ring is one call of the set's own, and nothing is written: where the
+ * program has closed the descriptors (daemons do, all of them) and opened others, a
+ * write would land in a stranger's file. 0 or an errno. */
+static int
+poll_init_bell(FlPoll *poll)
+{
+    FlWatcher *bell = &poll->bell;
+    bell->fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (bell->fd < 0) return errno;
+    int code = fl_poll_set(poll, bell, EPOLLONESHOT); /* and nothing yet */
+    if (code != 0) return code;
+    bell->events = EPOLLIN | EPOLLONESHOT; /* what poll_put_back() asks for */
+    uint32_t generation = poll->slots[bell->fd].generation;
+    poll->bell_data = (uint64_t)generation << 32 | (uint32_t)bell->fd;
+    return 0;
+}
+
+int
+fl_poll_ring(FlPoll *poll)
+{
+    enum { TRIES = 100 };
+    if (FL_UNLIKELY(fl_poll_is_foreign(poll))) return 0; /* it is the parent's loop */
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT,
+                                .data.u64 = poll->bell_data};
+    int code = 0;
+    for (int i = 0; i < TRIES; i++) {
+        if (FL_LIKELY(epoll_ctl(poll->epfd, EPOLL_CTL_MOD, poll->bell.fd, &event) == 0))
+            return 0;
+        code = errno;
+        /* Closed; or another file is in its place, which may be another set. */
+        if (code == EBADF || code == ENOENT || code == EINVAL || code == EPERM) break;
+    }
+    return code;
+}
+
 int
 fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
 {
@@ -77,11 +122,14 @@ fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
     poll->armed = FL_POLL_UNARMED;
     poll->limit = -1;
     poll->timer = (FlWatcher){.fd = -1, .call = on_timer};
+    poll->bell = (FlWatcher){.fd = -1, .call = on_bell};
     poll->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (poll->epfd < 0) return -errno;
     poll->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (poll->timer.fd < 0) return -errno;
     int code = fl_poll_set(poll, &poll->timer, EPOLLIN | EPOLLET);
+    if (code != 0) return -code;
+    code = poll_init_bell(poll);
     if (code != 0) return -code;
 
     /* libuv asks its own set for what it watches only when it runs. */
@@ -104,24 +152,50 @@ poll_forget(FlPollSlot *slot)
     }
 }
 
+/* Whether set and descriptor are the files that they were. To add what the set has is
+ * an error that changes nothing, also where the set is the parent's. */
+static bool
+poll_holds(const FlPoll *poll, int fd)
+{
+    struct epoll_event event = {.events = 0};
+    if (epoll_ctl(poll->epfd, EPOLL_CTL_ADD, fd, &event) == 0) {
+        (void)epoll_ctl(poll->epfd, EPOLL_CTL_DEL, fd, &event);
+        return false;
+    }
+    return errno == EEXIST || errno == ENOMEM || errno == ENOSPC;
+}
+
 bool
 fl_poll_has_libuv(const FlPoll *poll)
 {
-    struct epoll_event event;
-    return epoll_wait(poll->libuv.fd, &event, 1, 0) >= 0 || errno == EINTR;
+    return poll_holds(poll, poll->libuv.fd);
+}
+
+static void
+poll_close(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
 }
 
 void
 fl_poll_free(FlPoll *poll)
 {
-    if (poll->timer.fd >= 0) {
-        close(poll->timer.fd);
-        poll->timer.fd = -1;
+    bool made = poll->uv != NULL; /* else nobody knew of them */
+    bool has_timer = !made || poll_holds(poll, poll->timer.fd);
+    bool has_bell = !made || poll_holds(poll, poll->bell.fd);
+    if (has_timer) {
+        poll_close(&poll->timer.fd);
     }
-    if (poll->epfd >= 0) {
-        close(poll->epfd);
-        poll->epfd = -1;
+    if (has_bell) {
+        poll_close(&poll->bell.fd);
     }
+    if (has_timer || has_bell) {
+        poll_close(&poll->epfd);
+    }
+    poll->epfd = poll->timer.fd = poll->bell.fd = -1;
     for (size_t fd = 0; fd < poll->slot_count; fd++) {
         poll_forget(&poll->slots[fd]);
     }

@@ -48,6 +48,8 @@ typedef struct {
     FlWatcher timer; /* of a timerfd: libuv's timers know only milliseconds */
     int64_t armed;   /* the deadline that it is set to, or FL_POLL_UNARMED */
     int64_t fired;   /* the one that it was set to when it last went off */
+    FlWatcher bell;  /* of an eventfd that is readable always, asked for at a ring */
+    uint64_t bell_data;
     FlWatcher libuv; /* of the set that libuv's loop waits on */
     uv_loop_t *uv;
     FlPollSlot *slots; /* by descriptor */
@@ -74,6 +76,8 @@ fl_poll_is_foreign(const FlPoll *poll)
 /* A libuv code. */
 int fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv);
 
+/* Closes the descriptors, but for those that the program has closed: their numbers may
+ * be a stranger's by now. */
 void fl_poll_free(FlPoll *poll);
 
 /* Asks for events of watcher->fd (0: none, and the watcher leaves the set). Returns 0
@@ -102,8 +106,12 @@ void fl_poll_arm(FlPoll *poll, int64_t deadline);
 /* Has the next fl_poll_arm() set the timer, whatever it is set to. */
 void fl_poll_disarm(FlPoll *poll);
 
-/* Whether libuv's own set is there still, and not closed by the program: libuv aborts
- * the process when it finds another file in its place. */
+/* Ends a wait, this one or the next. 0, or the errno that tells that the program closed
+ * the set or the bell. Any thread, with or without the GIL. */
+int fl_poll_ring(FlPoll *poll);
+
+/* Whether libuv's own set is there still, not closed by the program and no other file
+ * by its number: libuv aborts the process when it finds another in its place. */
 bool fl_poll_has_libuv(const FlPoll *poll);
 
 /* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */

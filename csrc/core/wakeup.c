@@ -1,42 +1,31 @@
-/* wakeup.c - the queue that other threads fill, and the bell that wakes the loop.
+/* wakeup.c - the queue that other threads fill, and who rings the bell when.
  *
- * Owns:   the queued handles and the uv_async_t.
+ * Owns:   the queued handles; the bell is the set's.
  * Thread: any may push and ring; the loop's own drains. */
 #include "core/wakeup.h"
 #include "core/loop.h"
+#include "base/errors.h"
 #include <sched.h>
 #include <time.h>
 
-static void
-on_async(uv_async_t *Py_UNUSED(uv))
-{
-    /* That the wait ended is all that was wanted. */
-}
-
-int
-fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv)
+void
+fl_wakeup_init(FlWakeup *wakeup, FlPoll *poll)
 {
     atomic_init(&wakeup->pending, false);
     atomic_init(&wakeup->sleeping, FL_WAKEUP_AWAKE);
     atomic_init(&wakeup->ringers, 0);
-    int rc = uv_async_init(uv, &wakeup->uv, on_async);
-    if (rc != 0) return rc;
+    wakeup->poll = poll;
     wakeup->open = true;
-    return 0;
 }
 
 void
 fl_wakeup_close(FlWakeup *wakeup)
 {
     fl_lock_acquire(&wakeup->lock);
-    bool was_open = wakeup->open;
     wakeup->open = false;
     fl_lock_release(&wakeup->lock);
     while (atomic_load(&wakeup->ringers) > 0) {
         sched_yield(); /* a system call, and it is through */
-    }
-    if (was_open) {
-        uv_close((uv_handle_t *)&wakeup->uv, NULL);
     }
 }
 
@@ -109,14 +98,13 @@ fl_wakeup_list(FlWakeup *wakeup, PyObject *list, bool timers)
     return rc;
 }
 
-void
+int
 fl_wakeup_signal(FlWakeup *wakeup)
 {
     fl_lock_acquire(&wakeup->lock);
-    if (wakeup->open) {
-        uv_async_send(&wakeup->uv);
-    }
+    int code = wakeup->open ? fl_poll_ring(wakeup->poll) : 0;
     fl_lock_release(&wakeup->lock);
+    return code;
 }
 
 int
@@ -129,14 +117,41 @@ fl_wakeup_traverse(FlWakeup *wakeup, visitproc visit, void *arg)
     return 0;
 }
 
-/* Rings the bell for a loop that sleeps; only the first to find it so does. */
-static void
+static inline bool
+wakeup_asleep(FlWakeup *wakeup)
+{
+    return atomic_load(&wakeup->sleeping) != FL_WAKEUP_AWAKE;
+}
+
+/* Rings the bell for a loop that sleeps; only the first to find it so does. 0 or an
+ * errno: then it sleeps on, and the next one tries again. */
+static int
 wakeup_ring(FlWakeup *wakeup)
 {
-    if (atomic_load(&wakeup->sleeping) != FL_WAKEUP_AWAKE &&
-        atomic_exchange(&wakeup->sleeping, FL_WAKEUP_AWAKE) == FL_WAKEUP_ASLEEP) {
-        uv_async_send(&wakeup->uv);
+    if (!wakeup_asleep(wakeup) ||
+        atomic_exchange(&wakeup->sleeping, FL_WAKEUP_AWAKE) != FL_WAKEUP_ASLEEP) {
+        return 0;
     }
+    int code = fl_poll_ring(wakeup->poll);
+    if (FL_UNLIKELY(code != 0)) {
+        atomic_store(&wakeup->sleeping, FL_WAKEUP_ASLEEP);
+    }
+    return code;
+}
+
+/* Nobody could wake the loop for a handle that was queued. -1 with RuntimeError. */
+static int
+wakeup_failed(FlHandle *handle, int code)
+{
+    if (fl_handle_cancel(handle) < 0) return -1;
+    fl_errors_from_uv(-code);
+    PyObject *cause = fl_compat_take_exception();
+    PyErr_SetString(PyExc_RuntimeError, "Event loop cannot be woken: its descriptors "
+                                        "were closed");
+    PyObject *exc = fl_compat_take_exception();
+    PyException_SetCause(exc, cause);
+    fl_compat_set_exception(exc);
+    return -1;
 }
 
 bool
@@ -151,7 +166,8 @@ fl_wakeup_ring_begin(FlWakeup *wakeup)
 void
 fl_wakeup_ring_end(FlWakeup *wakeup)
 {
-    wakeup_ring(wakeup);
+    (void)wakeup_ring(
+        wakeup); /* who waits is told when the loop finds its set closed */
     atomic_fetch_sub(&wakeup->ringers, 1);
 }
 
@@ -220,16 +236,18 @@ fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
     bool open = wakeup->open;
     bool queued = open && fl_ring_push(&wakeup->queue, handle);
     size_t length = fl_ring_len(&wakeup->queue);
+    int code = 0;
     if (queued) {
         Py_INCREF((PyObject *)handle);
         wakeup->timers += (handle->flags & FL_HANDLE_HANDED) != 0;
         atomic_store(&wakeup->pending, true);
         if (wake) {
-            wakeup_ring(wakeup);
+            code = wakeup_ring(wakeup);
         }
     }
     fl_lock_release(&wakeup->lock);
     if (queued) {
+        if (FL_UNLIKELY(code != 0)) return wakeup_failed(handle, code);
         if (FL_UNLIKELY(wake && length >= WAKEUP_CROWD)) {
             wakeup_let_catch_up(loop, length);
         }
@@ -251,8 +269,9 @@ fl_wakeup_push(FlLoop *loop, FlHandle *handle)
     /* Nobody else is at the ready queue: one order with call_soon(). */
     FlWakeup *wakeup = &loop->wakeup;
     if (fl_loop_push(loop, handle) < 0) return -1;
-    if (wakeup->open) {
-        wakeup_ring(wakeup);
+    if (FL_UNLIKELY(wakeup_asleep(wakeup)) && wakeup->open) {
+        int code = wakeup_ring(wakeup);
+        if (FL_UNLIKELY(code != 0)) return wakeup_failed(handle, code);
     }
     size_t length = fl_ring_len(&loop->ready);
     if (FL_HAVE_GIL && FL_UNLIKELY(length >= WAKEUP_CROWD)) {
@@ -291,7 +310,8 @@ wakeup_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t narg
 static PyObject *
 wakeup_write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    fl_wakeup_signal(&((FlLoop *)op)->wakeup);
+    /* asyncio's says nothing about a pipe that was closed, either. */
+    (void)fl_wakeup_signal(&((FlLoop *)op)->wakeup);
     Py_RETURN_NONE;
 }
 

@@ -7,6 +7,7 @@
 #include "base/ring.h"
 #include "base/shared.h"
 #include "core/handle.h"
+#include "core/poll.h"
 #include <stdatomic.h>
 
 enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
@@ -18,8 +19,8 @@ enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
  * Invariants: queue owns its handles and is touched under lock alone; timers counts
  * those in it that are FL_HANDLE_HANDED; pending is true whenever queue is not empty;
  * sleeping is true from before the loop's last look at pending until it is awake again,
- * FL_WAKEUP_LOOKS for as long as it looks at sleeping itself; async is alive while
- * open, and until nobody is between ring_begin and ring_end. */
+ * FL_WAKEUP_LOOKS for as long as it looks at sleeping itself; the loop's set is there
+ * while open, and until nobody is between ring_begin and ring_end. */
 typedef struct {
     FlLock lock;
     FlRing queue;
@@ -30,21 +31,21 @@ typedef struct {
     bool open;
     FL_SHARED bool stuck;   /* the loop ran nothing while a sender paused */
     FL_SHARED unsigned ran; /* changes while the loop runs callbacks; without a GIL */
-    uv_async_t uv;
+    FlPoll *poll;           /* the loop's, which has the bell */
 } FlWakeup;
 
-/* A libuv code. */
-int fl_wakeup_init_uv(FlWakeup *wakeup, uv_loop_t *uv);
+void fl_wakeup_init(FlWakeup *wakeup, FlPoll *poll);
 
-/* Refuses further work and begins to close the libuv handle. */
+/* Refuses further work, and waits until nobody rings. */
 void fl_wakeup_close(FlWakeup *wakeup);
 
 /* Releases what is left in the queue. */
 void fl_wakeup_clear(FlWakeup *wakeup);
 
 /* Queues a handle for the loop, a timer's for its heap, and wakes it if that is wanted.
- * Takes a reference of its own. 0, or -1 with RuntimeError or MemoryError. Any thread.
- */
+ * Takes a reference of its own. 0, or -1 with RuntimeError or MemoryError; so also
+ * where the program has closed the loop's descriptors: then the handle is cancelled.
+ * Any thread. */
 int fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake);
 
 /* The same in the order of call_soon() on the loop's own thread, and always wakes. */
@@ -57,8 +58,8 @@ int fl_wakeup_drain(FlLoop *loop);
 /* Appends what is queued to a list: the timers' handles, or the others. 0 or -1. */
 int fl_wakeup_list(FlWakeup *wakeup, PyObject *list, bool timers);
 
-/* Ends a wait of the loop, now or the next one. Any thread. */
-void fl_wakeup_signal(FlWakeup *wakeup);
+/* Ends a wait of the loop, now or the next one. Any thread. 0 or an errno. */
+int fl_wakeup_signal(FlWakeup *wakeup);
 
 /* Wakes the loop if it sleeps, in two steps: the first, under the GIL, keeps the loop
  * from closing and tells whether the second is due, which needs no GIL. For what was
