@@ -16,6 +16,7 @@ from iosupport import (
     DatagramRecorder,
     Recorder,
     capture,
+    is_stock,
     left_to_the_collector,
     settle,
     turns,
@@ -227,6 +228,8 @@ VISITS = [
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("visit", VISITS, ids=lambda visit: visit.__name__)
 def test_while_visits_are_cancelled(loop, run, tmp_path, visit):
+    if visit is server and is_stock(loop):
+        pytest.skip("connections that come after its close() fail in their finalizers")
     choose = random.Random(visit.__name__)
     capture(loop)
 

@@ -12,10 +12,19 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
     raise SystemExit
 
 class no_memory_from:
-    def __init__(self, number):
+    def __init__(self, loop, number):
+        self.loop = loop
         self.number = number
 
     def __enter__(self):
+        for _ in range(5000):  # room in the queue for more than the spare handles
+            self.loop.call_soon(nothing)
+        _testcapi.set_nomemory(0)
+        try:
+            while True:  # until no spare handle is left
+                self.loop.call_soon(nothing)
+        except MemoryError:
+            pass
         _testcapi.set_nomemory(self.number, self.number + 50)
 
     def __exit__(self, cls, exc, tb):
@@ -23,6 +32,9 @@ class no_memory_from:
         if cls is MemoryError:
             raised.append(self.number)
             return True
+
+def nothing():
+    pass
 
 raised = []
 """
@@ -46,7 +58,7 @@ async def main():
         ours, peer = socket.socketpair()
         with peer:
             transport, _ = await loop.create_connection(Protocol, sock=ours)
-            with no_memory_from(number):
+            with no_memory_from(loop, number):
                 transport.{ends}()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -79,7 +91,7 @@ for number in range(20):
         loop.create_connection(asyncio.Protocol, sock=ours)
     )
     references.append(weakref.ref(transport))
-    with no_memory_from(number):
+    with no_memory_from(loop, number):
         transport.abort()
 loop.close()
 assert raised

@@ -253,6 +253,8 @@ def test_transport(loop, run, file, content, offset, count, odd):
 @pytest.mark.parametrize("odd", [False, True])
 def test_between_writes(loop, run, file, content, odd):
     source = Odd(content) if odd else file
+    if odd and is_stock(loop) and sys.version_info >= (3, 12):
+        pytest.skip("asyncio reads over what it has not sent yet")
 
     async def main():
         async with raw_pair() as (protocol, peer):
