@@ -18,10 +18,21 @@ from ._base import BaseLoop, MixinBase
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
-# From Python 3.15 on they are handed down from create_connection().
-_TRANSPORTS_HAVE_CONTEXT = (
-    "context" in BaseLoop._create_connection_transport.__code__.co_varnames
-)
+
+class _Connected:
+    """The protocol's factory of a connection that the loop has just made.
+
+    asyncio takes two turns at least until it makes the protocol, in which a program may
+    cancel the connection without a word to anybody.
+    """
+
+    __slots__ = ("factory",)
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+
+    def __call__(self) -> Any:
+        return self.factory()
 
 
 @types.coroutine
@@ -67,8 +78,9 @@ class TransportMixin(MixinBase):
             **options: Any,
         ) -> Any:
             # To a literal address, without options: what asyncio would come to do.
-            general = options or _TRANSPORTS_HAVE_CONTEXT
-            found = None if general else self._open_literal(host, port)
+            found = None if options else self._open_literal(host, port)
+            if options.get("sock") is None:
+                protocol_factory = _Connected(protocol_factory)
             if found is None:
                 return await super().create_connection(
                     protocol_factory, host, port, **options
@@ -76,10 +88,6 @@ class TransportMixin(MixinBase):
             sock, address = found
             try:
                 await self.sock_connect(sock, address)
-                # asyncio takes two turns at least until it makes the protocol, in which
-                # a program may cancel the connection without a word to anybody.
-                await _next_turn()
-                await _next_turn()
             except BaseException:
                 sock.close()
                 raise
@@ -97,6 +105,10 @@ class TransportMixin(MixinBase):
     ) -> Any:
         """Close a socket that no transport came to own, as Python 3.14 does."""
         try:
+            if isinstance(protocol_factory, _Connected):
+                protocol_factory = protocol_factory.factory
+                await _next_turn()
+                await _next_turn()
             if ssl or "context" in kwargs:
                 return await super()._create_connection_transport(
                     sock, protocol_factory, ssl, *args, **kwargs

@@ -219,8 +219,11 @@ def test_audit_events(loop):
     )
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"local_addr": ("127.0.0.1", 0)}], ids=["plain", "bound"]
+)
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_cancelled_at_once_it_has_made_no_protocol(loop, run, steps):
+def test_cancelled_at_once_it_has_made_no_protocol(loop, run, steps, options):
     """Pools start a connection and think better of it: nobody is to hear of that."""
     made = []
 
@@ -231,7 +234,7 @@ def test_cancelled_at_once_it_has_made_no_protocol(loop, run, steps):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             connecting = asyncio.create_task(
-                loop.create_connection(factory, *listener.getsockname())
+                loop.create_connection(factory, *listener.getsockname(), **options)
             )
             for _ in range(steps):
                 await asyncio.sleep(0)
