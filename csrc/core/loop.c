@@ -1,6 +1,6 @@
 /* loop.c - the Loop type: its state, its small methods, its making and its end.
  *
- * Owns:   libuv's loop, the ready queue, the list of flushes, the read slab.
+ * Owns:   the ready queue, the list of flushes, the read slab.
  * Thread: its own, from run_forever() on; queue and bell of wakeup.c are for others. */
 #include "core/loop.h"
 #include "base/errors.h"
@@ -8,9 +8,6 @@
 #include "core/step.h"
 #include "core/turn.h"
 #include "core/view.h"
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 int
 fl_loop_check_closed(FlLoop *loop)
@@ -415,12 +412,12 @@ loop_add_callback(PyObject *op, PyObject *handle)
     Py_RETURN_NONE;
 }
 
-/* What close() leaves to C: nothing is kept, nothing is watched, uv is closed. */
+/* What close() leaves to C: nothing is kept, nothing is watched. */
 static void
 loop_release(FlLoop *self)
 {
     self->closed = true;
-    bool forked = self->uv_open && fl_poll_is_foreign(&self->poll);
+    bool forked = self->poll.made && fl_poll_is_foreign(&self->poll);
     if (!forked) { /* where a thread may seem to ring that is the parent's */
         fl_wakeup_close(&self->wakeup);
     }
@@ -449,16 +446,6 @@ loop_release(FlLoop *self)
         Py_DECREF(flush->owner);
     }
     self->flushes_tail = &self->flushes;
-    if (forked || (self->poll.uv != NULL && !fl_poll_has_libuv(&self->poll))) {
-        self->uv_open = false; /* libuv would close the parent's watchers, or abort */
-    }
-    if (self->uv_open) {
-        self->uv_open = false;
-        /* Runs the close callbacks; nothing is left that could wait. */
-        while (uv_loop_close(&self->uv) == UV_EBUSY) {
-            uv_run(&self->uv, UV_RUN_NOWAIT);
-        }
-    }
     fl_poll_free(&self->poll);
     fl_ring_free(&self->ready);
     PyMem_RawFree(self->slab);
@@ -514,54 +501,15 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* Has no descriptor of the loop be a standard one, where the process was started
- * without those: libuv asserts that (it ends the process), and daemons put others in
- * their place. 0 or a libuv code. */
-static int
-loop_hold_standard(int *held, int *count)
-{
-    for (*count = 0; *count <= STDERR_FILENO; (*count)++) {
-        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-        if (fd < 0) return -errno;
-        if (fd > STDERR_FILENO) {
-            close(fd);
-            break;
-        }
-        held[*count] = fd;
-    }
-    return 0;
-}
-
-static int
-loop_init_parts_uv(FlLoop *self)
-{
-    int rc = uv_loop_init(&self->uv);
-    if (rc != 0) {
-        int fd = uv_backend_fd(&self->uv); /* which libuv leaves open then */
-        if (fd >= 0) close(fd);
-        return rc;
-    }
-    self->uv_open = true;
-    rc = fl_gate_init_uv(&self->gate);
-    if (rc != 0) return rc;
-    rc = fl_poll_init_uv(&self->poll, &self->uv);
-    if (rc == 0) {
-        fl_wakeup_init(&self->wakeup, &self->poll);
-    }
-    return rc;
-}
-
+/* 0 or a libuv code. */
 static int
 loop_init_uv(FlLoop *self)
 {
-    int held[STDERR_FILENO + 1];
-    int count;
-    int rc = loop_hold_standard(held, &count);
+    int rc = fl_gate_init_uv(&self->gate);
+    if (rc != 0) return rc;
+    rc = -fl_poll_init(&self->poll);
     if (rc == 0) {
-        rc = loop_init_parts_uv(self);
-    }
-    while (count > 0) {
-        close(held[--count]);
+        fl_wakeup_init(&self->wakeup, &self->poll);
     }
     return rc;
 }

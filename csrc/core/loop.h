@@ -47,8 +47,7 @@ struct FlLoop {
     FL_SHARED bool debug;
     FL_SHARED bool stopping;
     FL_SHARED bool closed;
-    bool fresh; /* the first turn of a run is to come */
-    bool uv_open;
+    bool fresh;          /* the first turn of a run is to come */
     bool overrides_time; /* a subclass has a clock of its own */
     FL_SHARED unsigned long thread;
     unsigned depth;      /* runs within each other: a callback may take turns */
@@ -68,7 +67,6 @@ struct FlLoop {
     FlSignals signals;
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
     char *slab; /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
-    uv_loop_t uv;
     FlPoll poll;
 };
 

@@ -1,12 +1,13 @@
 /* poll.c - the epoll set that the loop waits on.
  *
- * Owns:   the epoll set, the timerfd, and a reference to each watcher's owner.
- * Thread: the loop's own; fl_poll_harvest() also while the GIL is let go. */
+ * Owns:   the epoll set, the timerfd, the bell, and a reference to each watcher's
+ * owner. Thread: the loop's own; fl_poll_harvest() also while the GIL is let go. */
 #include "core/poll.h"
 #include "core/turn.h"
 #include "core/loop.h"
 #include "base/errors.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -35,17 +36,6 @@ fl_poll_forks(void)
     return atomic_load_explicit(&poll_forks, memory_order_relaxed);
 }
 
-/* Something of libuv's own. */
-static int
-on_libuv(FlWatcher *watcher, uint32_t Py_UNUSED(events))
-{
-    FlPoll *poll = (FlPoll *)((char *)watcher - offsetof(FlPoll, libuv));
-    if (fl_poll_has_libuv(poll)) {
-        uv_run(poll->uv, UV_RUN_NOWAIT);
-    }
-    return 0;
-}
-
 static int
 on_bell(FlWatcher *Py_UNUSED(watcher), uint32_t Py_UNUSED(events))
 {
@@ -62,20 +52,17 @@ on_timer(FlWatcher *watcher, uint32_t Py_UNUSED(events))
     return 0;
 }
 
-/* Whether libuv's set takes the two descriptors that libuv will add to it. Where it
- * does not (the user's limit of watches is met, the kernel has no memory), libuv would
- * abort the process. 0 or an errno. */
+/* Another number for a descriptor that got a standard one, where the process was
+ * started without those: daemons put other files in their place. Or -1 with errno. */
 static int
-poll_probe(FlPoll *poll, int uv_fd)
+poll_above_standard(int fd)
 {
-    struct epoll_event event = {.events = 0};
-    if (epoll_ctl(uv_fd, EPOLL_CTL_ADD, poll->timer.fd, &event) < 0) return errno;
-    int code = epoll_ctl(uv_fd, EPOLL_CTL_ADD, poll->epfd, &event) < 0 ? errno : 0;
-    if (code == 0) {
-        (void)epoll_ctl(uv_fd, EPOLL_CTL_DEL, poll->epfd, &event);
-    }
-    (void)epoll_ctl(uv_fd, EPOLL_CTL_DEL, poll->timer.fd, &event);
-    return code;
+    if (FL_LIKELY(fd < 0 || fd > STDERR_FILENO)) return fd;
+    int above = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int code = errno;
+    close(fd);
+    errno = code;
+    return above;
 }
 
 /* The bell is a descriptor that is always ready, for a single event that each ring asks
@@ -86,7 +73,7 @@ static int
 poll_init_bell(FlPoll *poll)
 {
     FlWatcher *bell = &poll->bell;
-    bell->fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+    bell->fd = poll_above_standard(eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC));
     if (bell->fd < 0) return errno;
     int code = fl_poll_set(poll, bell, EPOLLONESHOT); /* and nothing yet */
     if (code != 0) return code;
@@ -115,7 +102,7 @@ fl_poll_ring(FlPoll *poll)
 }
 
 int
-fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
+fl_poll_init(FlPoll *poll)
 {
     uv_once(&poll_once, poll_watch_forks);
     poll->forks = fl_poll_forks();
@@ -123,22 +110,17 @@ fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv)
     poll->limit = -1;
     poll->timer = (FlWatcher){.fd = -1, .call = on_timer};
     poll->bell = (FlWatcher){.fd = -1, .call = on_bell};
-    poll->epfd = epoll_create1(EPOLL_CLOEXEC);
-    if (poll->epfd < 0) return -errno;
-    poll->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (poll->timer.fd < 0) return -errno;
+    poll->epfd = poll_above_standard(epoll_create1(EPOLL_CLOEXEC));
+    if (poll->epfd < 0) return errno;
+    poll->timer.fd = poll_above_standard(
+        timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
+    if (poll->timer.fd < 0) return errno;
     int code = fl_poll_set(poll, &poll->timer, EPOLLIN | EPOLLET);
-    if (code != 0) return -code;
-    code = poll_init_bell(poll);
-    if (code != 0) return -code;
-
-    /* libuv asks its own set for what it watches only when it runs. */
-    code = poll_probe(poll, uv_backend_fd(uv));
-    if (code != 0) return -code;
-    uv_run(uv, UV_RUN_NOWAIT);
-    poll->uv = uv;
-    poll->libuv = (FlWatcher){.fd = uv_backend_fd(uv), .call = on_libuv};
-    return -fl_poll_set(poll, &poll->libuv, EPOLLIN);
+    if (code == 0) {
+        code = poll_init_bell(poll);
+    }
+    poll->made = code == 0;
+    return code;
 }
 
 /* Nobody has the descriptor. */
@@ -165,12 +147,6 @@ poll_holds(const FlPoll *poll, int fd)
     return errno == EEXIST || errno == ENOMEM || errno == ENOSPC;
 }
 
-bool
-fl_poll_has_libuv(const FlPoll *poll)
-{
-    return poll_holds(poll, poll->libuv.fd);
-}
-
 static void
 poll_close(int *fd)
 {
@@ -183,7 +159,8 @@ poll_close(int *fd)
 void
 fl_poll_free(FlPoll *poll)
 {
-    bool made = poll->uv != NULL; /* else nobody knew of them */
+    bool made = poll->made; /* else nobody knew of them */
+    poll->made = false;
     bool has_timer = !made || poll_holds(poll, poll->timer.fd);
     bool has_bell = !made || poll_holds(poll, poll->bell.fd);
     if (has_timer) {

@@ -1,16 +1,13 @@
 /* poll.h - the set of descriptors that a loop waits on.
  *
- * All descriptors stand in an epoll set of ours, and libuv's own set is one of them.
- * libuv so never sees a descriptor that the program may close behind its back (it
- * aborts on those), a change of interest is one system call, and an error of it is ours
- * to report. A wait is one epoll_wait(); uv_run() is called when libuv's set has
- * something. The other way round, ours inside libuv's, a wait was two calls and one
- * set's wake-up of the other: an add_reader() callback cost 292 ns and now 224.
+ * An epoll set of our own: a change of interest is one system call, and an error of it
+ * is ours to report. libuv's loop would do the same and more, and abort the process
+ * where the program closes a descriptor behind its back.
  *
  * Promises: a watcher hears of its descriptor until it is removed and never after,
  * also within one batch of events, even if the number was closed and given out again.
- * No Python code runs inside uv_run(). A forked child shares the sets with its parent,
- * so there nothing of them is touched any more. */
+ * A forked child shares the set with its parent, so there nothing of it is touched any
+ * more. */
 #ifndef FL_POLL_H
 #define FL_POLL_H
 #include "base/state.h"
@@ -50,12 +47,11 @@ typedef struct {
     int64_t fired;   /* the one that it was set to when it last went off */
     FlWatcher bell;  /* of an eventfd that is readable always, asked for at a ring */
     uint64_t bell_data;
-    FlWatcher libuv; /* of the set that libuv's loop waits on */
-    uv_loop_t *uv;
+    bool made;         /* by fl_poll_init(), and not yet freed */
     FlPollSlot *slots; /* by descriptor */
     size_t slot_count;
     uint32_t next_generation;
-    unsigned forks;    /* fl_poll_forks() when the sets were made */
+    unsigned forks;    /* fl_poll_forks() when the set was made */
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
     int harvested;     /* events that the last wait brought, or an errno, negated */
     int limit;         /* ms that a wait may last where the timerfd failed, or -1 */
@@ -66,15 +62,15 @@ typedef struct {
 /* How often this process became another by fork(). */
 unsigned fl_poll_forks(void);
 
-/* True in a child of the process that made the sets. */
+/* True in a child of the process that made the set. */
 static inline bool
 fl_poll_is_foreign(const FlPoll *poll)
 {
     return poll->forks != fl_poll_forks();
 }
 
-/* A libuv code. */
-int fl_poll_init_uv(FlPoll *poll, uv_loop_t *uv);
+/* 0 or an errno. */
+int fl_poll_init(FlPoll *poll);
 
 /* Closes the descriptors, but for those that the program has closed: their numbers may
  * be a stranger's by now. */
@@ -109,10 +105,6 @@ void fl_poll_disarm(FlPoll *poll);
 /* Ends a wait, this one or the next. 0, or the errno that tells that the program closed
  * the set or the bell. Any thread, with or without the GIL. */
 int fl_poll_ring(FlPoll *poll);
-
-/* Whether libuv's own set is there still, not closed by the program and no other file
- * by its number: libuv aborts the process when it finds another in its place. */
-bool fl_poll_has_libuv(const FlPoll *poll);
 
 /* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */
 typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;

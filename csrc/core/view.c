@@ -26,7 +26,7 @@ static int
 view_set_closed(PyObject *op, PyObject *value, void *closure)
 {
     FlLoop *self = (FlLoop *)op;
-    if (!self->uv_open) return 0;
+    if (!self->poll.made) return 0;
     return view_set_bool(op, value, closure);
 }
 
