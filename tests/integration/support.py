@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +17,8 @@ class Program:
 
     loop is "asyncio", or "fastloop" for ``python -m fastloop``, unless redirect is
     False: then the arguments name the loop themselves. The port that a server tells of
-    in its log is the attribute port. The process is killed at the end of the test.
+    in its log is the attribute port. The process and its children are
+    killed at the end of the test.
     """
 
     def __init__(self, loop, *args, redirect=True, env=None):
@@ -24,6 +26,7 @@ class Program:
             args = ("-m", "fastloop", *args)
         command, keywords = python_command(*args, env=env)
         keywords["stderr"] = subprocess.STDOUT
+        keywords["start_new_session"] = True
         self.process = subprocess.Popen(command, **keywords)
         self.lines = []
         self._changed = threading.Condition()
@@ -80,8 +83,9 @@ class Program:
         return self
 
     def __exit__(self, *exc_info):
-        if self.process.poll() is None:
-            self.process.kill()
+        # With the processes that it made, which have its output open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(10)
         self.process.stdout.close()
