@@ -1,6 +1,7 @@
 """grpc.aio, whose C core polls in a thread of its own and wakes the loop by a socket."""
 
 import asyncio
+import pathlib
 
 import grpc
 import grpc.aio
@@ -12,6 +13,8 @@ async def unary(request, context):
         await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
     if request == b"slow":
         await asyncio.sleep(3600)
+    if request == b"a while":
+        await asyncio.sleep(0.2)
     return request[::-1]
 
 
@@ -29,7 +32,7 @@ async def chat(requests, context):
         yield request.upper()
 
 
-async def serve():
+async def serve(address="127.0.0.1:0", credentials=None):
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "Numbers": grpc.unary_stream_rpc_method_handler(numbers),
@@ -40,9 +43,12 @@ async def serve():
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", handlers)]
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
     await server.start()
-    return server, f"127.0.0.1:{port}"
+    return server, f"localhost:{port}"
 
 
 SCRIPT = """
@@ -90,6 +96,70 @@ async def exercise():
         await talk.done_writing()
         assert await talk.read() is grpc.aio.EOF
     await server.stop(None)
+
+
+RESTART = """
+from integration.test_grpc import exercise_restart
+run(exercise_restart())
+print("done", flush=True)
+"""
+
+
+async def exercise_restart():
+    server, address = await serve()
+    async with grpc.aio.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 100)]
+    ) as channel:
+        call = channel.unary_unary("/test.Service/Unary")
+        await call(b"x")
+        # Calls in flight are finished; those that never end are cut off.
+        tasks = [asyncio.ensure_future(call(b"a while")) for _ in range(20)]
+        slow = asyncio.ensure_future(call(b"slow"))
+        await asyncio.sleep(0.05)
+        await server.stop(0.5)
+        assert await asyncio.gather(*tasks) == [b"elihw a"] * 20
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await slow
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"x", timeout=5)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        server, _ = await serve(address.replace("localhost", "127.0.0.1"))
+        assert await call(b"again", wait_for_ready=True) == b"niaga"
+    await server.stop(None)
+
+
+SECURE = """
+import sys
+from integration.test_grpc import exercise_tls
+run(exercise_tls(*sys.argv[1:]))
+print("done", flush=True)
+"""
+
+
+async def exercise_tls(*paths):
+    key, chain, authority = (pathlib.Path(path).read_bytes() for path in paths)
+    credentials = grpc.ssl_server_credentials([(key, chain)])
+    server, address = await serve(credentials=credentials)
+    trust = grpc.ssl_channel_credentials(authority)
+    async with grpc.aio.secure_channel(address, trust) as channel:
+        call = channel.unary_unary("/test.Service/Unary")
+        answers = await asyncio.gather(*(call(b"%d" % n) for n in range(100, 200)))
+        assert answers == [str(n)[::-1].encode() for n in range(100, 200)]
+    await server.stop(None)
+
+
+def test_restart(run_script):
+    done = run_script(RESTART, env={"GRPC_VERBOSITY": "NONE"})
+    assert done.stdout == "done\n"
+
+
+def test_tls(run_script, tls, tmp_path):
+    paths = [tmp_path / name for name in ("key.pem", "chain.pem", "authority.pem")]
+    tls.certificate.private_key_pem.write_to_path(paths[0])
+    tls.certificate.cert_chain_pems[0].write_to_path(paths[1])
+    tls.authority.cert_pem.write_to_path(paths[2])
+    done = run_script(SECURE, args=[*map(str, paths)], env={"GRPC_VERBOSITY": "NONE"})
+    assert done.stdout == "done\n"
 
 
 def test_every_kind_of_call(run_script):

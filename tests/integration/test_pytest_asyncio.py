@@ -27,6 +27,12 @@ async def module_value():
     yield "module"
     note("module")
 
+@pytest_asyncio.fixture(loop_scope="package", scope="package")
+async def package_value():
+    note("package")
+    yield "package"
+    note("package")
+
 @pytest_asyncio.fixture
 async def function_value():
     note("function fixture")
@@ -58,6 +64,11 @@ async def test_module(module_value):
     note("module")
     await asyncio.to_thread(int)
 
+@pytest.mark.asyncio(loop_scope="package")
+@pytest.mark.parametrize("n", range(2))
+async def test_package(package_value, n):
+    note("package")
+
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("n", range(2))
 async def test_session(session_value, n):
@@ -69,7 +80,8 @@ def test_loops():
     assert loops["class"][0] is loops["class"][1]
     assert loops["module"][0] is loops["module"][1]
     assert len(set(loops["session"])) == 1
-    assert len(set(sum(loops.values(), []))) == 5
+    assert len(set(loops["package"])) == 1
+    assert len(set(sum(loops.values(), []))) == 6
 """
 
 AIOHTTP_SUITE = """
@@ -127,11 +139,13 @@ async def test_group(group):
 
 @pytest.mark.parametrize(
     ("source", "mode", "count"),
-    [(SUITE, "strict", 8), (AIOHTTP_SUITE, "auto", 2), (ANYIO_SUITE, "strict", 1)],
+    [(SUITE, "strict", 10), (AIOHTTP_SUITE, "auto", 2), (ANYIO_SUITE, "strict", 1)],
     ids=["pytest-asyncio", "pytest-aiohttp", "anyio"],
 )
 def test_suite(program, loop_name, tmp_path, source, mode, count):
-    file = tmp_path / "test_suite.py"
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    file = tmp_path / "package" / "test_suite.py"
     file.write_text(source.format(name=loop_name))
     (tmp_path / "pytest.ini").write_text(
         f"[pytest]\nasyncio_mode = {mode}\nfilterwarnings = error\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import signal
 import threading
 
 import pytest
@@ -153,5 +154,84 @@ def test_ioloop(run):
             await tornado.gen.with_timeout(
                 datetime.timedelta(milliseconds=5), asyncio.Event().wait()
             )
+
+    run(main())
+
+
+SERVER = """
+import asyncio, signal, tornado.web
+
+class Slow(tornado.web.RequestHandler):
+    async def get(self):
+        print("slow begins", flush=True)
+        await asyncio.sleep(0.3)
+        self.write("slow but sure")
+
+async def main():
+    app = tornado.web.Application([("/", Slow)])
+    server = app.listen(0, "127.0.0.1")
+    (sock,) = server._sockets.values()
+    print("listens on", sock.getsockname()[1], flush=True)
+    end = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
+    await end.wait()
+    server.stop()
+    while len(asyncio.all_tasks()) > 1:
+        await asyncio.sleep(0.01)
+    await server.close_all_connections()
+    print("ended", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_sigterm_with_requests_in_flight(run, program):
+    server = program("-c", SERVER)
+    port = server.port(r"listens on (\d+)")
+
+    async def main():
+        client = tornado.httpclient.AsyncHTTPClient(force_instance=True, max_clients=20)
+        url = f"http://127.0.0.1:{port}/"
+        tasks = [asyncio.ensure_future(client.fetch(url)) for _ in range(10)]
+        await asyncio.to_thread(server.until, "slow begins", 10)
+        server.signal(signal.SIGTERM)
+        answers = await asyncio.gather(*tasks)
+        assert {answer.body for answer in answers} == {b"slow but sure"}
+        await asyncio.to_thread(server.wait)
+        with pytest.raises(ConnectionRefusedError):
+            await client.fetch(url)
+        client.close()
+
+    run(main())
+    assert "ended" in server.output
+
+
+def test_timeouts_and_clients_that_leave(run):
+    entered, left, left_event = [], [], asyncio.Event()
+
+    class Slow(tornado.web.RequestHandler):
+        async def get(self):
+            entered.append(self)
+            self.write("x")
+            await self.flush()
+            await left_event.wait()
+
+        def on_connection_close(self):
+            left.append(self)
+            left_event.set()
+
+    async def main():
+        server = tornado.httpserver.HTTPServer(tornado.web.Application([("/", Slow)]))
+        (sock,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
+        server.add_sockets([sock])
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        client = tornado.httpclient.AsyncHTTPClient(force_instance=True)
+        with pytest.raises(tornado.httpclient.HTTPError, match="Timeout"):
+            await client.fetch(url, request_timeout=0.1)
+        await left_event.wait()
+        assert entered == left
+        client.close()
+        server.stop()
+        await server.close_all_connections()
 
     run(main())

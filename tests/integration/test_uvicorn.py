@@ -226,6 +226,37 @@ def test_graceful_end_with_requests_in_flight(run, loop_name, program, http, sig
     assert "Finished server process" in output
 
 
+@pytest.mark.parametrize("ws", WEBSOCKETS)
+def test_end_with_websockets_open(run, loop_name, program, ws):
+    """They are told to come again: code 1012."""
+    server = program(
+        "-m", "uvicorn", "integration.asgiapp:app", "--ws", ws, *options_of(loop_name),
+        redirect=False,
+    )  # fmt: skip
+    port = server.port()
+
+    async def one(ready):
+        async with websockets.connect(f"ws://127.0.0.1:{port}/") as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+            ready.release()
+            with pytest.raises(websockets.ConnectionClosed) as caught:
+                await client.recv()
+            return caught.value.rcvd.code
+
+    async def main():
+        ready = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(one(ready)) for _ in range(10)]
+        for _ in tasks:
+            await ready.acquire()
+        server.signal(signal.SIGTERM)
+        assert await asyncio.gather(*tasks) == [1012] * 10
+
+    run(main())
+    output = server.wait(returncode=-signal.SIGTERM)
+    assert output.count("websocket left with 1012") == 10
+
+
 def test_second_signal_ends_at_once(run, loop_name, program):
     server = program(
         "-m",

@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+from itertools import repeat
 
 import pytest
 import websockets
+import websockets.asyncio.client
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+
+from .ownservers import free_port
 
 
 def port_of(server):
@@ -159,3 +163,36 @@ def test_keepalive(run):
                     await client.recv()
 
     run(main())
+
+
+def test_clients_come_back(run):
+    """The endless ``async for`` of the client, and a server that starts again."""
+
+    async def main():
+        port = free_port()
+        got = asyncio.Queue()
+
+        async def follow():
+            async for client in connect(f"ws://127.0.0.1:{port}/"):
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    async for message in client:
+                        got.put_nowait(message)
+
+        async def greet(connection):
+            await connection.send(word)
+            await connection.wait_closed()
+
+        followers = []
+        for word in ("first", "second", "third"):
+            async with serve(greet, "127.0.0.1", port):
+                if not followers:
+                    followers = [asyncio.create_task(follow()) for _ in range(10)]
+                assert [await got.get() for _ in followers] == [word] * 10
+        for task in followers:
+            task.cancel()
+        done = await asyncio.gather(*followers, return_exceptions=True)
+        assert {type(result) for result in done} == {asyncio.CancelledError}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(websockets.asyncio.client, "backoff", lambda *args: repeat(0.01))
+        run(main())
