@@ -149,6 +149,7 @@ class Redis(OwnServer):
             *("--port", str(self.port), "--tls-port", str(self.tls_port)),
             *("--tls-cert-file", self.chain, "--tls-key-file", self.key),
             *("--tls-ca-cert-file", self.authority, "--tls-auth-clients", "no"),
+            *("--unixsocket", self.folder / "sock"),
         ]
 
 
@@ -195,7 +196,7 @@ class Postgres(OwnServer):
     def command(self):
         settings = {
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
+            "unix_socket_directories": self.folder,
             "fsync": "off",
             "ssl": "on",
             "ssl_cert_file": self.chain,

@@ -95,6 +95,10 @@ def test_cancelled_checkout_and_query(run, url):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05), engine.connect() as connection:
                     await connection.execute(text("select pg_sleep(3600)"))
+        elif "mysql" in url:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05), engine.connect() as connection:
+                    await connection.execute(text("select sleep(3600)"))
         async with engine.connect() as connection:
             assert await connection.scalar(text("select 1")) == 1
         await engine.dispose()

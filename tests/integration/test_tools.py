@@ -87,7 +87,20 @@ def test_jupyter_kernel(loop_name, tmp_path):
         )
         assert execute("await asyncio.sleep(0.05)\nprint(len(seen) > 5)") == "True\n"
         execute("task.cancel()")
-        kernels.interrupt_kernel()
+        # Ctrl-C reaches what awaits, and what computes.
+        for code in ("await asyncio.sleep(3600)", "while True: pass"):
+            number = client.execute(f"print('begun', flush=True)\n{code}")
+            while True:
+                message = client.get_iopub_msg(timeout=TIMEOUT)
+                if message["msg_type"] == "stream":
+                    break
+            kernels.interrupt_kernel()
+            while True:
+                answer = client.get_shell_msg(timeout=TIMEOUT)
+                if answer["parent_header"]["msg_id"] == number:
+                    break
+            interrupted = ("KeyboardInterrupt", "CancelledError")
+            assert answer["content"]["ename"] in interrupted
         assert execute("print('alive')") == "alive\n"
         client.shutdown()
         deadline = time.monotonic() + TIMEOUT
@@ -134,6 +147,62 @@ def test_aiomonitor(run_script):
         """
     )
     assert done.stdout.strip().endswith("True")
+
+
+def test_aiomonitor_over_the_net(run_script):
+    """Its page and its telnet prompt, asked while the loop works."""
+    done = run_script(
+        """
+        import socket, urllib.request, json
+        import aiomonitor
+
+        def page(port):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+                return answer.status
+
+        def prompt(port):
+            with socket.create_connection(("127.0.0.1", port), 30) as sock:
+                seen = b""
+                # The terminal's type and size, without which it does not begin.
+                sock.sendall(b"\\xff\\xfa\\x18\\0xterm\\xff\\xf0")
+                sock.sendall(b"\\xff\\xfa\\x1f\\0\\x50\\0\\x28\\xff\\xf0")
+                while b"monitor" not in seen:
+                    data = sock.recv(4096)
+                    assert data, seen
+                    seen += data
+                sock.sendall(b"ps\\r\\n")
+                while b"the one that waits" not in seen:
+                    data = sock.recv(4096)
+                    assert data, seen
+                    seen += data
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            task = asyncio.create_task(asyncio.sleep(3600), name="the one that waits")
+            ports = []
+            with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+                for sock in (a, b, c):
+                    sock.bind(("127.0.0.1", 0))
+                    ports.append(sock.getsockname()[1])
+            with aiomonitor.start_monitor(
+                loop, host="127.0.0.1", port=ports[0], webui_port=ports[1],
+                console_port=ports[2],
+            ):
+                while True:
+                    try:
+                        print("page", await asyncio.to_thread(page, ports[1]))
+                        break
+                    except OSError:
+                        await asyncio.sleep(0.01)
+                await asyncio.to_thread(prompt, ports[0])
+                print("prompt")
+            task.cancel()
+
+        run(main())
+        """
+    )
+    assert "page 200" in done.stdout
+    assert "prompt" in done.stdout
 
 
 def test_opentelemetry(run_script):
@@ -307,3 +376,37 @@ def test_py_spy(program, loop_name, tmp_path):
             break
     assert "in_the_coroutine" in done.stdout, done.stderr
     assert "run_forever" in done.stdout
+
+
+def test_py_spy_records(program, tmp_path):
+    """A profile of a loop that mostly waits, with the waiting in it."""
+    spy = shutil.which("py-spy", path=os.path.dirname(sys.executable))
+    assert spy is not None
+    file = tmp_path / "spied.py"
+    file.write_text(
+        "import asyncio, time\n"
+        "def busy():\n"
+        "    end = time.monotonic() + 0.05\n"
+        "    while time.monotonic() < end: pass\n"
+        "async def main():\n"
+        "    print('runs', flush=True)\n"
+        "    while True:\n"
+        "        await asyncio.sleep(0.01)\n"
+        "        busy()\n"
+        "asyncio.run(main())\n"
+    )
+    ran = program(str(file))
+    ran.until("runs")
+    out = tmp_path / "profile.txt"
+    command = [spy, "record", "--pid", str(ran.process.pid), "--duration", "1"]
+    command += ["--idle", "--format", "raw", "--output", str(out)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    if "Permission" in done.stderr:
+        pytest.skip("py-spy may not look into processes here")
+    assert done.returncode == 0, done.stderr
+    assert "busy" in out.read_text()
