@@ -70,7 +70,6 @@ SERVERS = {
 TRIED = {"pytest --fastloop", "python -m fastloop -V"}
 
 NOT_RUN = {
-    "pip install fastloop-uv": "scripts/wheel installs what it would get",
     "pip install .": "tests/test_packaging.py",
     "make demo    # real programs, on asyncio and on fastloop in turn, and a table of times": "examples/tour.py",
     "make test    # all the tests": "this",
