@@ -118,6 +118,11 @@ class BuildCore(build_ext):
     """build_ext that needs libuv, compiles on every CPU, and only what changed."""
 
     def run(self) -> None:
+        if sys.platform not in ("linux", "android"):
+            sys.exit(
+                "fastloop waits for events by epoll and so is built on Linux only, "
+                f"not on {sys.platform}."
+            )
         if self.editable_mode:
             # An editable install compiles in a passing folder; the usual one has the
             # objects already, because only an in-place build makes them useful.
