@@ -89,13 +89,20 @@ class SubprocessMixin(MixinBase):
             extra=extra,
             **kwargs,
         )
-        self._watch_child(transport)
+        try:
+            self._watch_child(transport)
+        except BaseException:
+            transport.close()  # kills it: nobody would hear of its end
+            transport._process_exited(_reap(transport._proc, transport.get_pid()))
+            raise
         try:
             await waiter
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:
             transport.close()
+            if not waiter.cancelled():
+                _give_up_pipes(transport)
             end = transport._wait()
             await (asyncio.shield(end) if _LOOPS_HAVE_WATCHERS else end)
             raise
@@ -108,12 +115,12 @@ class SubprocessMixin(MixinBase):
             if isinstance(self._watcher, _THREADED):
                 raise OSError  # this system has no pidfds, says asyncio
             pidfd = os.pidfd_open(pid)
+            self._pidfds[pid] = pidfd
             self._add_reader(pidfd, self._child_exited, transport, pid)
         except (AttributeError, OSError, RuntimeError):
             # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
             # number that a transport has whose descriptor the program closed.
-            if pidfd != -1:
-                os.close(pidfd)
+            self._drop_pidfd(pid, pidfd)
             if _LOOPS_HAVE_WATCHERS:
                 if not isinstance(self._watcher, _THREADED):
                     self._watcher = _Unix._ThreadedChildWatcher()
@@ -127,8 +134,15 @@ class SubprocessMixin(MixinBase):
                 name=f"waitpid-{pid}",
                 daemon=True,
             ).start()
-            return
-        self._pidfds[pid] = pidfd
+        except BaseException:
+            self._drop_pidfd(pid, pidfd)
+            raise
+
+    def _drop_pidfd(self, pid: int, pidfd: int) -> None:
+        """Close one that nobody watches."""
+        self._pidfds.pop(pid, None)
+        if pidfd != -1:
+            os.close(pidfd)
 
     def _child_exited(self, transport: Any, pid: int) -> None:
         self._forget_pidfd(pid)
@@ -164,6 +178,23 @@ def _watcher_of_program() -> Any:
     watcher = getattr(_events._event_loop_policy, "_watcher", None)
     own = (_Unix.PidfdChildWatcher, _Unix.ThreadedChildWatcher)
     return None if type(watcher) in own else watcher
+
+
+def _give_up_pipes(transport: Any) -> None:
+    """Have transport end with its process: its pipes could not be connected.
+
+    Up to Python 3.13 it waits for the end of pipes that it never had, and keeps what it
+    has to tell until they are connected.
+    """
+    if hasattr(transport, "_pipes_connected"):
+        return
+    process = transport._proc
+    for fd, stream in enumerate((process.stdin, process.stdout, process.stderr)):
+        if stream is not None and transport._pipes.get(fd) is None:
+            transport._pipes.pop(fd, None)
+            stream.close()
+    transport.set_protocol(asyncio.SubprocessProtocol())  # its own was told nothing
+    transport._pending_calls = None
 
 
 def _reap(process: Any, pid: int) -> int:

@@ -450,3 +450,52 @@ def test_spawning_does_not_depend_on_the_size_of_the_parent(run_script):
         """
     )
     assert float(result.stdout) < 4
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("failing", ["connect_read_pipe", "connect_write_pipe"])
+def test_pipes_that_cannot_be_connected_end_the_child(loop, run, failing):
+    if is_stock(loop):
+        pytest.skip("waits for ever before Python 3.14")
+    real = getattr(loop, failing)
+
+    async def fail(*args):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def main():
+        before = open_fds()
+        setattr(loop, failing, fail)
+        with pytest.raises(OSError, match=r"\[Errno 24\]"):
+            await EXEC("cat", stdin=PIPE, stdout=PIPE)
+        setattr(loop, failing, real)
+        await settle()
+        assert open_fds() == before
+        process = await EXEC("cat", stdin=PIPE, stdout=PIPE)
+        assert await process.communicate(b"x") == (b"x", None)
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("where", ["pidfd_open", "_add_reader"])
+def test_a_child_that_cannot_be_watched_is_ended(loop, run, monkeypatch, where):
+    if is_stock(loop):
+        pytest.skip("leaves it to the collector")
+
+    def fail(*args):
+        raise MemoryError
+
+    async def main():
+        before = open_fds()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                *(os, where) if where == "pidfd_open" else (loop, where), fail
+            )
+            with pytest.raises(MemoryError):
+                await EXEC("cat", stdin=PIPE, stdout=PIPE)
+        await settle()
+        assert open_fds() == before
+        process = await EXEC("cat", stdin=PIPE, stdout=PIPE)
+        assert await process.communicate(b"x") == (b"x", None)
+
+    run(main())

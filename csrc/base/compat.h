@@ -189,4 +189,26 @@ fl_compat_keep(PyObject *op)
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* A shorter bytes object out of one that nobody else has: the reference is taken, and a
+ * new one returned. Unlike _PyBytes_Resize() it cannot fail: where there is no memory
+ * to move it, it stays where it is. */
+static inline PyObject *
+fl_compat_bytes_shrink(PyObject *bytes, Py_ssize_t size)
+{
+    if (size == 0) {
+        Py_DECREF(bytes);
+        return PyBytes_FromStringAndSize(NULL, 0); /* there is one for all */
+    }
+#ifndef Py_TRACE_REFS
+    void *moved =
+        PyObject_Realloc(bytes, offsetof(PyBytesObject, ob_sval) + (size_t)size + 1);
+    if (moved != NULL) {
+        bytes = moved;
+    }
+#endif
+    Py_SET_SIZE((PyVarObject *)bytes, size);
+    PyBytes_AS_STRING(bytes)[size] = 0;
+    return bytes;
+}
+
 #endif

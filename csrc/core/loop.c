@@ -151,6 +151,27 @@ fl_loop_slab(FlLoop *loop)
     return loop->slab;
 }
 
+int
+fl_loop_reserve(FlLoop *loop)
+{
+    if (FL_LIKELY(loop->reserve != NULL)) return 0;
+    /* Pages that nobody touches cost nothing. */
+    loop->reserve = PyBytes_FromStringAndSize(NULL, FL_SLAB_SIZE);
+    return loop->reserve == NULL ? -1 : 0;
+}
+
+PyObject *
+fl_loop_bytes(FlLoop *loop, Py_ssize_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(loop->slab, size);
+    if (FL_LIKELY(bytes != NULL)) return bytes;
+    PyErr_Clear();
+    bytes = loop->reserve;
+    loop->reserve = NULL;
+    memcpy(PyBytes_AS_STRING(bytes), loop->slab, (size_t)size);
+    return fl_compat_bytes_shrink(bytes, size);
+}
+
 static PyObject *
 loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
 {
@@ -450,6 +471,7 @@ loop_release(FlLoop *self)
     fl_ring_free(&self->ready);
     PyMem_RawFree(self->slab);
     self->slab = NULL;
+    Py_CLEAR(self->reserve);
 }
 
 bool

@@ -66,7 +66,8 @@ struct FlLoop {
     FlGate gate;
     FlSignals signals;
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
-    char *slab; /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
+    char *slab;        /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
+    PyObject *reserve; /* bytes for what was read when memory ran out, or NULL */
     FlPoll poll;
 };
 
@@ -114,6 +115,13 @@ int fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method)
 /* Puts a handle behind what is ready, or hands it over; takes a reference of its own. 0
  * or -1. */
 int fl_loop_push(FlLoop *loop, FlHandle *handle);
+
+/* Sees to it that fl_loop_bytes() cannot fail. 0, or -1 with MemoryError. */
+int fl_loop_reserve(FlLoop *loop);
+
+/* The first size bytes of the slab as a bytes object, after fl_loop_reserve(): what was
+ * taken from the kernel cannot be lost for want of memory. New reference. */
+PyObject *fl_loop_bytes(FlLoop *loop, Py_ssize_t size);
 
 /* As loop.call_soon(), without its debug checks. 0, or -1 with an exception. */
 int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,

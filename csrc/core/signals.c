@@ -13,11 +13,17 @@ on_wakeup_fd(FlWatcher *watcher, uint32_t Py_UNUSED(events))
     FlLoop *loop =
         ((FlSignals *)((char *)watcher - offsetof(FlSignals, watcher)))->loop;
     /* The numbers first: a handler that raises leaves the loop, and they would be
-     * left behind. */
-    char numbers[256];
-    ssize_t n = recv(watcher->fd, numbers, sizeof(numbers), 0);
-    PyObject *data = n > 0 ? PyBytes_FromStringAndSize(numbers, n) : NULL;
-    if (n > 0 && data == NULL) return -1;
+     * left behind. Memory for them before that: each is a signal. */
+    enum { NUMBERS = 256 };
+    PyObject *data = PyBytes_FromStringAndSize(NULL, NUMBERS);
+    if (data == NULL) return -1;
+    ssize_t n = recv(watcher->fd, PyBytes_AS_STRING(data), NUMBERS, 0);
+    if (n > 0) {
+        data = fl_compat_bytes_shrink(data, n);
+    }
+    else {
+        Py_CLEAR(data);
+    }
 
     int rc = PyErr_CheckSignals();
     if (data != NULL) {

@@ -7,7 +7,9 @@
 #include "io/connect.h"
 #include "io/sockop.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Where sock_connect() stands: FlSockOp.phase. */
 enum { CONNECT_RESOLVE, CONNECT_START, CONNECT_WAIT };
@@ -124,7 +126,7 @@ attempt_recv(FlSockOp *self, PyObject **result)
     char *data;
     if (size <= FL_SLAB_SIZE) {
         data = fl_loop_slab(self->loop);
-        if (data == NULL) return FL_SOCKOP_FAILED;
+        if (data == NULL || fl_loop_reserve(self->loop) < 0) return FL_SOCKOP_FAILED;
     }
     else {
         bytes = PyBytes_FromStringAndSize(NULL, size);
@@ -136,14 +138,10 @@ attempt_recv(FlSockOp *self, PyObject **result)
         Py_XDECREF(bytes);
         return n == -2 ? FL_SOCKOP_FAILED : sock_errno();
     }
-    if (bytes == NULL) {
-        bytes = PyBytes_FromStringAndSize(data, n);
-    }
-    else if (n < size) {
-        (void)_PyBytes_Resize(&bytes, n);
-    }
-    *result = bytes;
-    return bytes == NULL ? FL_SOCKOP_FAILED : FL_SOCKOP_DONE;
+    /* Nothing fails from here on: the bytes are out of the kernel. */
+    *result =
+        bytes == NULL ? fl_loop_bytes(self->loop, n) : fl_compat_bytes_shrink(bytes, n);
+    return FL_SOCKOP_DONE;
 }
 
 static FlSockOutcome
@@ -269,10 +267,68 @@ attempt_sendall(FlSockOp *self, PyObject **result)
     return FL_SOCKOP_DONE;
 }
 
+/* The socket and the address of a connection that was accepted. Owns fd: where memory
+ * is out, the peer sees a connection that ends, and none that nobody has. New
+ * reference. */
+static PyObject *
+accept_pair(FlState *st, int fd, int family, int type, int proto, const FlAddress *peer)
+{
+    PyObject *pair = NULL;
+    PyObject *address = fl_addr_to_object(peer);
+    PyObject *sock = address == NULL
+                         ? NULL
+                         : PyObject_CallFunction(st->socket_class, "iiii", family,
+                                                 type | SOCK_NONBLOCK, proto, fd);
+    if (sock == NULL) {
+        close(fd);
+    }
+    else {
+        pair = PyTuple_Pack(2, sock, address);
+        Py_DECREF(sock);
+    }
+    Py_XDECREF(address);
+    return pair;
+}
+
+/* accept(2) of a plain socket: the method's loses the descriptor when memory is out
+ * behind it, and blocks no less. AWAITS where this is not for it to do. */
+static FlSockOutcome
+accept_directly(FlSockOp *self, PyObject **result)
+{
+    FlState *st = self->loop->st;
+    PyObject *sock = sock_of(self);
+    int family, type, proto;
+    if (!self->direct) return FL_SOCKOP_AWAITS;
+    if (fl_addr_socket_number(st, sock, st->str_family, &family) < 0 ||
+        fl_addr_socket_number(st, sock, st->str_type, &type) < 0 ||
+        fl_addr_socket_number(st, sock, st->str_proto, &proto) < 0 ||
+        sock_refresh_fd(self) < 0) {
+        return FL_SOCKOP_FAILED;
+    }
+    int flags = fcntl(self->fd, F_GETFL);
+    if (!fl_addr_is_known(family) || flags < 0 || !(flags & O_NONBLOCK)) {
+        return FL_SOCKOP_AWAITS;
+    }
+    FlAddress peer;
+    int fd;
+    do {
+        peer.length = sizeof(peer.u);
+        fd = accept4(self->fd, &peer.u.any, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && errno == EINTR && PyErr_CheckSignals() < 0) {
+            return FL_SOCKOP_FAILED;
+        }
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0) return sock_errno();
+    *result = accept_pair(st, fd, family, type, proto, &peer);
+    return *result == NULL ? FL_SOCKOP_FAILED : FL_SOCKOP_DONE;
+}
+
 static FlSockOutcome
 attempt_accept(FlSockOp *self, PyObject **result)
 {
     FlState *st = self->loop->st;
+    FlSockOutcome direct = accept_directly(self, result);
+    if (direct != FL_SOCKOP_AWAITS) return direct;
     PyObject *accepted;
     FlSockOutcome outcome = sock_call(self, st->str_accept, 0, &accepted);
     if (outcome != FL_SOCKOP_DONE) return outcome;

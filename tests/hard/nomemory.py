@@ -662,8 +662,14 @@ def process(step):
         child = await asyncio.create_subprocess_exec(
             "/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        out, _ = await child.communicate(b"hello")
+        # Not communicate(): up to Python 3.12 a function whose cells cannot be made
+        # loses references to its arguments, and gather() is one: the coroutines that
+        # communicate() gives it keep the transport alive, on asyncio's own loop, too.
+        child.stdin.write(b"hello")
+        child.stdin.close()
+        out = await child.stdout.read()
         assert out == b"hello"
+        await child.wait()
 
     step.limited(program(), 0.5)
 
@@ -721,6 +727,32 @@ def sock(step):
             await asyncio.sleep(0)
 
     step.limited(program())
+
+
+def sock_recv(step, size=1000):
+    """What was taken from the kernel is not lost: the next call gets it, if not this."""
+    loop = step.make_loop()
+    ours, peer = pair(step)
+    got = [b""]
+
+    async def program():
+        got[0] = await loop.sock_recv(ours, size)
+
+    async def rest():
+        while not got[0].endswith(b"tail"):
+            got[0] += await loop.sock_recv(ours, size)
+
+    peer.send(b"x" * 300)
+    step.limited(program())
+    peer.send(b"tail")
+    with contextlib.suppress(TimeoutError):
+        step.free(asyncio.wait_for(rest(), 1))
+    if got[0] != b"x" * 300 + b"tail":
+        step.problems.append(f"got {len(got[0])} of 304 bytes")
+
+
+def sock_recv_large(step):
+    sock_recv(step, 1_000_000)
 
 
 def sock_datagrams(step):
@@ -851,6 +883,8 @@ OPERATIONS = {
         executor,
         resolve,
         sock,
+        sock_recv,
+        sock_recv_large,
         sock_datagrams,
         add_reader,
         sendfile,
@@ -868,6 +902,10 @@ def open_fds():
     return len(os.listdir("/proc/self/fd"))
 
 
+NO_MEMORY = "can't allocate lock", "can't start new thread"
+"""What Python says instead of MemoryError, in a RuntimeError."""
+
+
 def is_memory(exc):
     """Whether exc tells of a lack of memory, itself or by what led to it."""
     seen = set()
@@ -880,6 +918,8 @@ def is_memory(exc):
         if isinstance(exc, MemoryError):
             return True
         if isinstance(exc, OSError) and exc.errno == 12:
+            return True
+        if isinstance(exc, RuntimeError) and str(exc) in NO_MEMORY:
             return True
         todo += [exc.__cause__, exc.__context__]
         todo += getattr(exc, "exceptions", ())
@@ -982,12 +1022,42 @@ def is_pythons_own(exc):
         frames = traceback.extract_tb(exc.__traceback__)
         if "_ssl.MemoryBIO" in str(exc):
             return True  # its constructor returns an object and an exception
+        if frames and frames[-1].name == "_make_subprocess_transport":
+            return True  # the constructor, which leaves the child to __del__()
         if frames and frames[-1].filename.startswith((STANDARD_LIBRARY, "<frozen")):
             return not any(
                 name in str(exc) for name in ("fastloop", "Loop", "Transport")
             )
         exc = exc.__context__
     return False
+
+
+def lost_by_python():
+    """Count the descriptors of what Python's own functions lost.
+
+    Up to Python 3.12 a function whose cells cannot be made loses references to its
+    arguments, and a coroutine that nobody awaited is lost where the warning of that
+    cannot be made: on asyncio's own loop, and without any. So connection_made() of
+    StreamReaderProtocol and _connect_pipes() of a subprocess leave a transport open for
+    ever if they do not come to their end. That the native code under them loses none
+    itself is for "accept" to tell, and for what these two do in all other steps.
+    """
+    if sys.version_info >= (3, 13):
+        return 0
+    count = 0
+    for transport in gc.get_objects():
+        if isinstance(transport, asyncio.SubprocessTransport):
+            pipes = transport._pipes.values()
+            count += len(pipes) if not any(pipes) else 0
+        elif isinstance(transport, asyncio.Transport):
+            protocol = transport.get_protocol()
+            count += (
+                isinstance(protocol, asyncio.StreamReaderProtocol)
+                and protocol._client_connected_cb is not None
+                and protocol._task is None
+                and not transport.is_closing()
+            )
+    return count
 
 
 def run_step(name, loop_factory, number, window, contexts, stock):
@@ -998,7 +1068,7 @@ def run_step(name, loop_factory, number, window, contexts, stock):
     handler.handle = step.note
     logger = logging.getLogger("asyncio")
     logger.handlers[:] = [handler]
-    before = open_fds()
+    before = open_fds() - lost_by_python()
     try:
         OPERATIONS[name](step)
     except BaseException as exc:
@@ -1019,15 +1089,16 @@ def run_step(name, loop_factory, number, window, contexts, stock):
     del step
     gc.collect()
     deadline = time.monotonic() + 1
-    while open_fds() > before and time.monotonic() < deadline:
+    while open_fds() - lost_by_python() > before and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()
-    if open_fds() > before and not own:
+    left = open_fds() - lost_by_python() - before
+    if left > 0 and not own:
         names = []
         for fd in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        problems.append(f"descriptors are left: {open_fds() - before}, of {names}")
+        problems.append(f"descriptors are left: {left}, of {names}")
     return problems, failed
 
 

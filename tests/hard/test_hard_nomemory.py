@@ -26,6 +26,7 @@ SHORT = {
     "run_forever": 1,
     "run_once": 1,
     "sock": 5,
+    "sock_recv": 1,
     "tls": 29,
     "udp": 7,
     "write": 3,
@@ -38,7 +39,7 @@ call_soon_threadsafe run_forever run_once run_until_complete raising_callback ta
 connect connect_name serve accept accept_buffered read read_large peer_closes
 close_transport abort_transport abort_full_transport write writelines
 write_large_bytearray streams tls start_tls udp unix pipes pipe_read process executor resolve sock
-sock_datagrams add_reader sendfile extra_info asyncgens runner
+sock_recv sock_recv_large sock_datagrams add_reader sendfile extra_info asyncgens runner
 """
 
 
