@@ -438,8 +438,8 @@ static void
 loop_release(FlLoop *self)
 {
     self->closed = true;
-    bool forked = self->poll.made && fl_poll_is_foreign(&self->poll);
-    if (!forked) { /* where a thread may seem to ring that is the parent's */
+    if (self->poll.made && !fl_poll_is_foreign(&self->poll)) {
+        /* who comes again may do so in a forked child */
         fl_wakeup_close(&self->wakeup);
     }
     if (self->overdue != NULL) {
