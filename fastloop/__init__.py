@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from ._core import libuv_version
     from ._loop import Loop
     from ._policy import EventLoopPolicy as EventLoopPolicy
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "install",
     "libuv_version",
+    "metrics",
     "new_event_loop",
     "run",
 ]
@@ -45,6 +47,10 @@ _HOMES = {
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
     def __getattr__(name: str) -> object:
+        if name == "metrics":
+            from importlib import import_module
+
+            return import_module(f".{name}", __name__)
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
@@ -65,4 +71,4 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "metrics"})

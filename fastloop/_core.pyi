@@ -7,6 +7,8 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
+from .metrics import SlowCallback
+
 def libuv_version() -> str:
     """Return the version of libuv in use, as '1.44.2'."""
 
@@ -57,6 +59,20 @@ class Loop(asyncio.BaseEventLoop):
     _thread_id: int | None
     _current_handle: asyncio.Handle | None
 
+    @property
+    def slow_callback_hook(self) -> Callable[[SlowCallback], object] | None:
+        """Called with a fastloop.metrics.SlowCallback; None: nothing is timed."""
+
+    @slow_callback_hook.setter
+    def slow_callback_hook(
+        self, hook: Callable[[SlowCallback], object] | None
+    ) -> None: ...
+    @property
+    def _sampler(self) -> Callable[[SlowCallback], object] | None: ...
+    @_sampler.setter
+    def _sampler(self, sampler: Callable[[SlowCallback], object] | None) -> None: ...
+    def _metrics(self) -> dict[str, Any]: ...
+    def _udp_drops(self) -> int: ...
     def _run(self) -> None: ...
     def _run_once(self, timeout: float | None = None, /) -> None: ...
     def _ended(self) -> None: ...

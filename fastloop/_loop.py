@@ -17,7 +17,7 @@ import threading
 import warnings
 from asyncio import events
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVarTuple
 
 from . import _core
 from ._base import BaseLoop
@@ -26,6 +26,9 @@ from ._subprocess import SubprocessMixin
 from ._tls import TlsMixin
 from ._transports import TransportMixin
 from ._unix import UnixMixin
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 _Args = TypeVarTuple("_Args")
 _tasks: Any = asyncio.tasks
@@ -180,6 +183,21 @@ class Loop(
             self._close_pidfds()
             self._release()
             self._wakeup_close()
+
+    # -- what it does ----------------------------------------------------------------
+
+    _metrics_mark = (0, 0)
+
+    def metrics(self) -> Metrics:
+        """Return what the loop has counted, a fastloop.metrics.Metrics.
+
+        utilisation is since the last call. May be called from any thread.
+        """
+        from .metrics import snapshot
+
+        metrics = snapshot(self, self._metrics_mark)
+        self._metrics_mark = (metrics.busy_ns, metrics.idle_ns)
+        return metrics
 
     # -- signals ---------------------------------------------------------------------
 

@@ -188,6 +188,8 @@ fl_compat_keep(PyObject *op)
 
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define FL_ALWAYS_INLINE inline __attribute__((always_inline))
+#define FL_NEVER_INLINE __attribute__((noinline))
 
 /* A shorter bytes object out of one that nobody else has: the reference is taken, and a
  * new one returned. Unlike _PyBytes_Resize() it cannot fail: where there is no memory

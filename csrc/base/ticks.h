@@ -7,6 +7,10 @@
 #define FL_TICKS_H
 #include <stdint.h>
 
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#define FL_NO_TICKS
+#endif
+
 /* 0 where there is no such counter. */
 static inline uint64_t
 fl_ticks(void)

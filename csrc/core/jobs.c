@@ -22,6 +22,7 @@ typedef struct {
     PyObject *func;
     PyObject *result;
     JobState state;
+    uint64_t queued; /* when, in ticks */
     PyObject *args[1];
 } FlJob;
 
@@ -106,6 +107,10 @@ job_run(FlJob *self, FlJobs *queue)
         job_drop_call(self);
         return cancelled < 0 ? -1 : 0;
     }
+    FlMetrics *metrics = &self->loop->metrics;
+    uint64_t waited = fl_metrics_now() - self->queued;
+    fl_histogram_add(&metrics->job_wait, fl_metrics_ns(metrics, waited));
+    fl_count_add(&metrics->jobs_started, 1);
     PyObject *func = self->func;
     self->func = NULL;
     self->result = PyObject_Vectorcall(
@@ -144,6 +149,7 @@ job_new(FlState *st, FlLoop *loop, PyObject *future, PyObject *func,
     self->func = Py_NewRef(func);
     self->result = NULL;
     self->state = JOB_WAITS;
+    self->queued = fl_metrics_now();
     self->args[0] = NULL;
     for (Py_ssize_t i = 0; i < nargs; i++) {
         self->args[i + 1] = Py_NewRef(args[i]);
@@ -298,6 +304,7 @@ fl_jobs_add(FlJobs *self, FlLoop *loop, PyObject *future, PyObject *func,
     int rc = jobs_put(self, (PyObject *)job);
     if (rc >= 0) {
         loop->jobs++;
+        fl_count_add(&loop->metrics.jobs_submitted, 1);
         rc = rc > 0 && self->room > 0;
     }
     Py_DECREF((PyObject *)job);

@@ -5,6 +5,7 @@
 #include "core/loop.h"
 #include "base/errors.h"
 #include "core/method.h"
+#include "core/metrics.h"
 #include "core/step.h"
 #include "core/turn.h"
 #include "core/view.h"
@@ -18,9 +19,8 @@ fl_loop_check_closed(FlLoop *loop)
 }
 
 int
-fl_loop_check_process(FlLoop *loop)
+fl_loop_refuse_process(void)
 {
-    if (FL_LIKELY(!fl_poll_is_foreign(&loop->poll))) return 0;
     PyErr_SetString(PyExc_RuntimeError,
                     "This event loop belongs to the parent process; a forked child "
                     "needs a loop of its own");
@@ -182,12 +182,16 @@ loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
         /* Within a callback: the timer's event may be among those still to be told. */
         fl_poll_disarm(&self->poll);
     }
-    self->depth++;
+    if (self->depth++ == 0) {
+        fl_metrics_run(&self->metrics);
+    }
     int rc;
     do {
         rc = fl_turn_take(self, limit);
     } while (rc == 0 && until_stopped && !self->stopping);
-    self->depth--;
+    if (--self->depth == 0) {
+        fl_metrics_ran(&self->metrics);
+    }
     if (rc < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -546,6 +550,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
 
     self->st = st;
     self->flushes_tail = &self->flushes;
+    fl_metrics_init(&self->metrics);
     self->poll.epfd = self->poll.timer.fd = self->poll.bell.fd = -1;
     fl_signals_init(&self->signals, self);
     self->call_soon = PyCFunction_New(&call_soon_def, (PyObject *)self);
@@ -590,7 +595,8 @@ loop_traverse(PyObject *op, visitproc visit, void *arg)
     for (FlFlush *flush = self->flushes; flush != NULL; flush = flush->next) {
         Py_VISIT(flush->owner);
     }
-    int rc = fl_timers_traverse(&self->timers, visit, arg);
+    int rc = fl_probe_traverse(&self->probes, visit, arg);
+    if (rc == 0) rc = fl_timers_traverse(&self->timers, visit, arg);
     if (rc == 0) rc = fl_wakeup_traverse(&self->wakeup, visit, arg);
     return rc == 0 ? fl_poll_traverse(&self->poll, visit, arg) : rc;
 }
@@ -600,6 +606,7 @@ loop_clear(PyObject *op)
 {
     FlLoop *self = (FlLoop *)op;
     loop_release(self);
+    fl_probe_clear(&self->probes);
     Py_CLEAR(self->call_soon);
     Py_CLEAR(self->time);
     Py_CLEAR(self->task_factory);
@@ -707,6 +714,8 @@ fl_loop_register(PyObject *module, FlState *st)
         fl_loop_add_methods(st, fl_timer_methods) < 0 ||
         fl_loop_add_getset(st, fl_timer_getset) < 0 ||
         fl_loop_add_getset(st, fl_view_getset) < 0 ||
+        fl_loop_add_getset(st, fl_probe_getset) < 0 ||
+        fl_loop_add_methods(st, fl_metrics_methods) < 0 ||
         fl_loop_add_methods(st, fl_wakeup_methods) < 0) {
         return -1;
     }

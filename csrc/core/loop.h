@@ -11,7 +11,9 @@
 #include "core/gate.h"
 #include "core/handle.h"
 #include "core/jobs.h"
+#include "core/metrics.h"
 #include "core/poll.h"
+#include "core/probe.h"
 #include "core/signals.h"
 #include "core/spin.h"
 #include "core/timer.h"
@@ -65,6 +67,8 @@ struct FlLoop {
     FlWakeup wakeup;
     FlGate gate;
     FlSignals signals;
+    FlMetrics metrics;
+    FlProbes probes;
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
     char *slab;        /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
     PyObject *reserve; /* bytes for what was read when memory ran out, or NULL */
@@ -81,7 +85,13 @@ bool fl_loop_claim(FlLoop *loop, unsigned long thread);
 int fl_loop_check_closed(FlLoop *loop);
 
 /* RuntimeError and -1 in a forked child of the process that made the loop, or 0. */
-int fl_loop_check_process(FlLoop *loop);
+int fl_loop_refuse_process(void);
+static inline int
+fl_loop_check_process(FlLoop *loop)
+{
+    if (FL_LIKELY(!fl_poll_is_foreign(&loop->poll))) return 0;
+    return fl_loop_refuse_process();
+}
 
 /* In debug mode RuntimeError and -1 off the loop's thread, or 0. */
 int fl_loop_check_thread(FlLoop *loop);

@@ -14,26 +14,19 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-/* Not of an interpreter but of the process, like fork() itself. */
-static atomic_uint poll_forks;
+atomic_uint fl_poll_fork_count;
 static uv_once_t poll_once = UV_ONCE_INIT;
 
 static void
 on_fork(void)
 {
-    atomic_fetch_add(&poll_forks, 1);
+    atomic_fetch_add(&fl_poll_fork_count, 1);
 }
 
 static void
 poll_watch_forks(void)
 {
     (void)pthread_atfork(NULL, NULL, on_fork);
-}
-
-unsigned
-fl_poll_forks(void)
-{
-    return atomic_load_explicit(&poll_forks, memory_order_relaxed);
 }
 
 static int
@@ -372,7 +365,7 @@ void
 fl_poll_harvest(FlPoll *poll, FlPollWait wait)
 {
     int n;
-    poll->waits++;
+    fl_count_add(&poll->waits, 1);
     if (FL_UNLIKELY(fl_poll_is_foreign(poll))) {
         /* Forked by a callback of this turn: an edge that the child takes is one that
          * the parent, asleep on the same set, never hears of. */
@@ -405,18 +398,37 @@ poll_put_back(FlPoll *poll, const struct epoll_event *untold, int count)
     }
 }
 
+/* One of those that are not timed. */
+static inline int
+poll_call(FlLoop *loop, FlWatcher *watcher, uint32_t events)
+{
+    loop->probes.until--;
+    return watcher->call(watcher, events);
+}
+
+static FL_NEVER_INLINE int
+poll_call_timed(FlLoop *loop, FlWatcher *watcher, PyObject *owner, uint32_t events)
+{
+    if (owner == NULL) return watcher->call(watcher, events); /* the loop's own */
+    FlProbe probe;
+    fl_probe_begin_event(loop, &probe, owner);
+    int rc = watcher->call(watcher, events);
+    return fl_probe_end(loop, &probe, FL_PROBE_EVENT, events, rc);
+}
+
 int
 fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
 {
     /* A callback may run a nested loop, which collects events of its own. */
     struct epoll_event batch[FL_POLL_BATCH];
     int n = poll->harvested;
-    unsigned waits = poll->waits;
+    uint64_t waits = fl_count_get(&poll->waits);
     poll->harvested = 0;
     if (FL_UNLIKELY(n < 0)) { /* the program closed the set: asyncio's error, too */
         fl_errors_from_uv(n);
         return -1;
     }
+    fl_count_add(&loop->metrics.events, (uint64_t)n);
     memcpy(batch, poll->events, (size_t)n * sizeof(struct epoll_event));
 
     for (int i = 0; i < n; i++) {
@@ -431,13 +443,15 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
         FlWatcher *watcher = slot->watcher;
         PyObject *owner = Py_XNewRef(watcher->owner);
         uint64_t started = FL_UNLIKELY(loop->debug) ? uv_hrtime() : 0;
-        int rc = watcher->call(watcher, batch[i].events);
+        int rc = FL_UNLIKELY(loop->probes.until == 0)
+                     ? poll_call_timed(loop, watcher, owner, batch[i].events)
+                     : poll_call(loop, watcher, batch[i].events);
         if (FL_UNLIKELY(started != 0) && owner != NULL && rc == 0) {
             rc = fl_turn_log_slow(loop, owner,
                                   fl_timer_seconds((int64_t)(uv_hrtime() - started)));
         }
         Py_XDECREF(owner);
-        if (FL_UNLIKELY(rc < 0 || poll->waits != waits)) {
+        if (FL_UNLIKELY(rc < 0 || fl_count_get(&poll->waits) != waits)) {
             /* What is left is for the next wait, or was told of by the one within. */
             poll_put_back(poll, &batch[i + 1], n - i - 1);
             return rc;

@@ -11,6 +11,7 @@
 #ifndef FL_POLL_H
 #define FL_POLL_H
 #include "base/state.h"
+#include "core/metrics.h"
 #include <sys/epoll.h>
 
 typedef struct FlWatcher FlWatcher;
@@ -55,12 +56,19 @@ typedef struct {
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
     int harvested;     /* events that the last wait brought, or an errno, negated */
     int limit;         /* ms that a wait may last where the timerfd failed, or -1 */
-    unsigned waits;    /* how many there were: a callback may take turns of its own */
+    FlCount waits;     /* how many there were: a callback may take turns of its own */
     struct epoll_event events[FL_POLL_BATCH];
 } FlPoll;
 
-/* How often this process became another by fork(). */
-unsigned fl_poll_forks(void);
+/* How often this process became another by fork(). Not of an interpreter but of the
+ * process, like fork() itself. */
+extern atomic_uint fl_poll_fork_count __attribute__((visibility("hidden")));
+
+static inline unsigned
+fl_poll_forks(void)
+{
+    return atomic_load_explicit(&fl_poll_fork_count, memory_order_relaxed);
+}
 
 /* True in a child of the process that made the set. */
 static inline bool

@@ -72,7 +72,7 @@ fl_timers_next(FlTimers *timers)
 }
 
 int
-fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready)
+fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready, FlMetrics *metrics)
 {
     if (!FL_HAVE_GIL) {
         timers_compact(timers); /* for what other threads cancelled */
@@ -87,8 +87,10 @@ fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready)
             PyErr_NoMemory();
             return -1;
         }
+        fl_metrics_timer(metrics, timers->heap.entries[0].key, now);
         timers_pop(timers); /* its reference is the ready queue's now */
     }
+    metrics->last_due = now;
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/ring.h"
 #include "base/shared.h"
 #include "core/handle.h"
+#include "core/metrics.h"
 
 /* Invariants: the heap owns a reference to each handle in it, and each has
  * FL_HANDLE_SCHEDULED; cancelled counts those of them that were cancelled. Keys are
@@ -49,9 +50,9 @@ int fl_timer_parse_timeout(PyObject *timeout, int64_t *ns);
 /* The deadline of the first live handle in nanoseconds, or FL_TIMER_NEVER. */
 int64_t fl_timers_next(FlTimers *timers);
 
-/* Moves every handle that is due at now to the ready queue, references and all. 0, or
- * -1 with MemoryError. */
-int fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready);
+/* Moves every handle that is due at now to the ready queue, references and all, and
+ * notes how late it is. 0, or -1 with MemoryError. */
+int fl_timers_pop_due(FlTimers *timers, int64_t now, FlRing *ready, FlMetrics *metrics);
 
 /* Lets every handle go. */
 void fl_timers_clear(FlTimers *timers);

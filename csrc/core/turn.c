@@ -122,47 +122,100 @@ turn_run_handle_debug(FlLoop *self, FlHandle *handle)
     return rc;
 }
 
+/* Runs an entry that was taken from the queue. 0 or -1. */
+static inline int
+turn_run_entry(FlLoop *self, void *entry)
+{
+    int rc = 0;
+    FlHandle *handle = entry;
+    FlStep *step = fl_step_of(entry);
+    if (step != NULL) {
+        if (FL_LIKELY(!self->debug)) return fl_step_run(self, step);
+        handle = fl_step_handle(self, step);
+        if (handle == NULL) {
+            fl_step_drop(self->st, step);
+            return -1;
+        }
+    }
+    if (FL_LIKELY(fl_handle_is_live(handle))) {
+        rc = FL_UNLIKELY(self->debug) ? turn_run_handle_debug(self, handle)
+                                      : fl_handle_run(handle);
+    }
+    else {
+        fl_count_add(&self->metrics.skipped, 1);
+    }
+    fl_handle_track(handle);
+    Py_DECREF((PyObject *)handle);
+    return rc;
+}
+
+/* The same for the first of the queue, with a look at the time. */
+static FL_NEVER_INLINE int
+turn_run_timed(FlLoop *self)
+{
+    FlProbe probe;
+    FlProbeKind kind = FL_PROBE_CALLBACK;
+    size_t at = self->ready.head;
+    void *entry = fl_ring_pop(&self->ready);
+    FlStep *step = fl_step_of(entry);
+    PyObject *what;
+    if (step != NULL) {
+        what = Py_NewRef(step->callback);
+    }
+    else {
+        what = fl_handle_callback(entry);
+        kind = ((FlHandle *)entry)->flags & FL_HANDLE_TIMER ? FL_PROBE_TIMER : kind;
+    }
+    fl_probe_begin_ready(self, &probe, what, at);
+    Py_XDECREF(what);
+    int rc = turn_run_entry(self, entry);
+    return fl_probe_end(self, &probe, kind, 0, rc);
+}
+
 static int
 turn_run_ready(FlLoop *self)
 {
-    for (size_t left = fl_ring_len(&self->ready); left > 0; left--) {
-        fl_wakeup_note(&self->wakeup, left);
-        void *entry = fl_ring_pop(&self->ready);
-        if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
-        int rc = 0;
-        FlHandle *handle = entry;
-        FlStep *step = fl_step_of(entry);
-        if (step != NULL) {
-            if (FL_LIKELY(!self->debug)) {
-                if (FL_UNLIKELY(fl_step_run(self, step) < 0)) return -1;
-                continue;
-            }
-            handle = fl_step_handle(self, step);
-            if (handle == NULL) {
-                fl_step_drop(self->st, step);
-                return -1;
-            }
+    int rc = 0;
+    size_t left = fl_ring_len(&self->ready);
+    fl_metrics_batch(&self->metrics, left);
+    while (left > 0 && rc == 0) {
+        size_t plain = fl_probe_plain_run(self);
+        plain = plain < left ? plain : left;
+        self->probes.until -= plain;
+        left -= plain;
+        size_t taken = plain;
+        for (; plain > 0; plain--) {
+            fl_wakeup_note(&self->wakeup, left + plain);
+            void *entry = fl_ring_pop(&self->ready);
+            if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
+            rc = turn_run_entry(self, entry);
+            if (FL_UNLIKELY(rc < 0)) break;
         }
-        if (FL_LIKELY(fl_handle_is_live(handle))) {
-            rc = FL_UNLIKELY(self->debug) ? turn_run_handle_debug(self, handle)
-                                          : fl_handle_run(handle);
+        if (left > 0 && rc == 0 && fl_ring_len(&self->ready) > 0) {
+            fl_wakeup_note(&self->wakeup, left);
+            left--;
+            taken++;
+            rc = turn_run_timed(self);
         }
-        fl_handle_track(handle);
-        Py_DECREF((PyObject *)handle);
-        if (FL_UNLIKELY(rc < 0)) return -1;
+        fl_count_add(&self->metrics.taken, taken - plain);
+        if (FL_UNLIKELY(fl_ring_len(&self->ready) == 0)) break;
     }
-    return 0;
+    return rc;
 }
 
 /* Lets the GIL go around the poll. */
-static void
+static FL_ALWAYS_INLINE void
 turn_poll(FlLoop *self, FlPollWait wait)
 {
     FlJobs *queue = self->job_queue;
+    FlMetrics *metrics = &self->metrics;
+    fl_metrics_wait(metrics);
     PyThreadState *thread = PyEval_SaveThread();
     fl_jobs_released(queue);
     fl_poll_harvest(&self->poll, wait);
+    uint64_t woke = fl_metrics_wake(metrics);
     PyEval_RestoreThread(thread);
+    fl_metrics_waited(metrics, woke);
     self->idle_turns = 0;
 }
 
@@ -172,6 +225,8 @@ turn_poll_awake(FlLoop *self)
 {
     FlJobs *queue = self->job_queue;
     atomic_int *sleeping = &self->wakeup.sleeping;
+    FlMetrics *metrics = &self->metrics;
+    fl_metrics_wait(metrics);
     PyThreadState *thread = PyEval_SaveThread();
     fl_jobs_released(queue);
     bool found = fl_spin_wait(sleeping, FL_WAKEUP_AWAKE);
@@ -184,7 +239,9 @@ turn_poll_awake(FlLoop *self)
         fl_poll_harvest(&self->poll, FL_POLL_LOOK);
         self->idle_turns = 0;
     }
+    uint64_t woke = fl_metrics_wake(metrics);
     PyEval_RestoreThread(thread);
+    fl_metrics_waited(metrics, woke);
     fl_spin_ended(&self->spin, found);
 }
 
@@ -298,11 +355,23 @@ turn_has_first_batch(FlLoop *self)
     return self->fresh && fl_ring_len(&self->ready) > 0 && self->poll.user_count == 0;
 }
 
+/* For those who must not look themselves. */
+static inline void
+turn_show_lengths(FlLoop *self)
+{
+#if !FL_HAVE_GIL
+    fl_count_set(&self->metrics.ready_length, fl_ring_len(&self->ready));
+    fl_count_set(&self->metrics.timers_length, self->timers.heap.length);
+#endif
+}
+
 int
 fl_turn_take(FlLoop *self, int64_t limit)
 {
     /* A child that fork() made inside a callback comes back to here, too. */
     if (fl_loop_check_process(self) < 0) return -1;
+    fl_metrics_turn(&self->metrics);
+    turn_show_lengths(self);
     if (self->fresh && fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) {
         return -1; /* only where the queue is not the ready queue itself */
     }
@@ -324,7 +393,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
     if (self->timers.heap.length > 0) {
         int64_t now;
         if (fl_timer_clock(self, &now) < 0 ||
-            fl_timers_pop_due(&self->timers, now, &self->ready) < 0) {
+            fl_timers_pop_due(&self->timers, now, &self->ready, &self->metrics) < 0) {
             return -1;
         }
     }

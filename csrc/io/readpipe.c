@@ -130,6 +130,7 @@ readpipe_take(FlReadPipe *self, int *rc)
         }
         return NULL;
     }
+    fl_traffic_in(base->traffic, (size_t)n);
     if (!large) {
         self->predicted = n;
         data = PyBytes_FromStringAndSize(into, n);
@@ -252,6 +253,7 @@ readpipe_repr(PyObject *op)
 
 static const FlTransportKind readpipe_kind = {
     .noun = "pipe transport",
+    .traffic = FL_TRAFFIC_PIPE,
     .buffered = readpipe_buffered,
     .discard = readpipe_discard,
     .unbind = fl_pipe_unbind,

@@ -31,7 +31,17 @@ typedef struct {
     int family;
     int type;
     int protocol;
+    bool listening; /* counted as such */
 } FlListener;
+
+/* Counted until it is stopped, also while it pauses. */
+static void
+listener_ended(FlListener *self)
+{
+    if (!self->listening) return;
+    self->listening = false;
+    self->loop->metrics.listening_ended++;
+}
 
 /* The exception that is set, about a client that could not be served. 0 or -1. */
 static int
@@ -118,6 +128,7 @@ listener_serve(FlListener *self, int fd, const FlAddress *peer)
     Py_XDECREF(context);
     int rc = 0;
     if (transport == NULL) {
+        fl_count_add(&self->loop->metrics.accept_failures, 1);
         close(fd);
         rc = listener_report(self, protocol);
     }
@@ -191,8 +202,10 @@ listener_accept_failed(FlListener *self, int code)
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
+        fl_count_add(&self->loop->metrics.accept_failures, 1);
         return listener_pause(self, code);
     default:
+        fl_count_add(&self->loop->metrics.accept_failures, 1);
         fl_errors_from_uv(-code);
         return fl_errors_report_text(self->loop->st, (PyObject *)self->loop,
                                      "Exception in callback accept()", NULL, NULL, NULL,
@@ -214,6 +227,7 @@ listener_accept(FlListener *self)
             self->limit = taken > 1 ? taken : 1;
             return listener_accept_failed(self, errno);
         }
+        fl_count_add(&self->loop->metrics.accepts, 1);
         if (listener_serve(self, fd, &peer) < 0) return -1;
         if (self->watcher.events == 0) return 0; /* stopped by what we called */
     }
@@ -320,6 +334,8 @@ server_start_serving(PyObject *op, PyObject *args, PyObject *kwargs)
         fl_errors_from_uv(-code);
         goto error;
     }
+    self->listening = true;
+    fl_count_add(&loop->metrics.listening_begun, 1);
     Py_DECREF((PyObject *)self); /* the poll set keeps it */
     Py_RETURN_NONE;
 
@@ -341,6 +357,7 @@ server_stop_listening(PyObject *op, PyObject *sock)
     if (fd == -1 && PyErr_Occurred()) return NULL;
     FlWatcher *watcher = fl_poll_find(&loop->poll, fd);
     if (watcher != NULL && watcher->call == on_connection) {
+        listener_ended((FlListener *)watcher->owner);
         (void)fl_poll_set(&loop->poll, watcher, 0);
     }
     Py_RETURN_NONE;
@@ -374,6 +391,9 @@ static int
 listener_clear(PyObject *op)
 {
     FlListener *self = (FlListener *)op;
+    if (self->loop != NULL) {
+        listener_ended(self);
+    }
     Py_CLEAR(self->loop);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->sock);
@@ -401,12 +421,22 @@ static PyMethodDef listener_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *
+listener_get_factory(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *factory = ((FlListener *)op)->factory;
+    return Py_NewRef(factory != NULL ? factory : Py_None);
+}
+
+static PyGetSetDef listener_getset[] = {
+    {"_factory", listener_get_factory, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot listener_slots[] = {
-    {Py_tp_dealloc, listener_dealloc},
-    {Py_tp_traverse, listener_traverse},
-    {Py_tp_clear, listener_clear},
-    {Py_tp_methods, listener_methods},
-    {0, NULL},
+    {Py_tp_dealloc, listener_dealloc}, {Py_tp_traverse, listener_traverse},
+    {Py_tp_clear, listener_clear},     {Py_tp_methods, listener_methods},
+    {Py_tp_getset, listener_getset},   {0, NULL},
 };
 
 static PyType_Spec listener_spec = {

@@ -45,6 +45,38 @@ sock_call(FlSockOp *self, PyObject *name, Py_ssize_t nargs, PyObject **result)
     return sock_would_block() ? FL_SOCKOP_BLOCKED : FL_SOCKOP_FAILED;
 }
 
+static FlTraffic *
+sock_traffic(FlSockOp *self)
+{
+    return &self->loop->metrics.traffic[FL_TRAFFIC_SOCK];
+}
+
+/* How many bytes moved, by what a socket's method returned: data, their number, or a
+ * pair that begins with either. */
+static size_t
+sock_result_size(PyObject *result)
+{
+    if (PyTuple_Check(result) && PyTuple_GET_SIZE(result) > 0) {
+        result = PyTuple_GET_ITEM(result, 0);
+    }
+    if (PyBytes_Check(result)) return (size_t)PyBytes_GET_SIZE(result);
+    Py_ssize_t size = PyLong_Check(result) ? PyLong_AsSsize_t(result) : 0;
+    if (size >= 0) return (size_t)size;
+    PyErr_Clear();
+    return 0;
+}
+
+/* The same for a method that receives. */
+static FlSockOutcome
+sock_receive(FlSockOp *self, PyObject *name, Py_ssize_t nargs, PyObject **result)
+{
+    FlSockOutcome outcome = sock_call(self, name, nargs, result);
+    if (outcome == FL_SOCKOP_DONE) {
+        fl_traffic_in(sock_traffic(self), sock_result_size(*result));
+    }
+    return outcome;
+}
+
 /* The descriptor as of now, since the program may close the socket at any time. */
 static int
 sock_refresh_fd(FlSockOp *self)
@@ -111,12 +143,12 @@ attempt_recv(FlSockOp *self, PyObject **result)
 {
     FlState *st = self->loop->st;
     if (!self->direct || !PyLong_CheckExact(self->args[1])) {
-        return sock_call(self, st->str_recv, 1, result);
+        return sock_receive(self, st->str_recv, 1, result);
     }
     Py_ssize_t size = PyLong_AsSsize_t(self->args[1]);
     if (size <= 0) {
         PyErr_Clear(); /* the method says it better */
-        return sock_call(self, st->str_recv, 1, result);
+        return sock_receive(self, st->str_recv, 1, result);
     }
     if (sock_refresh_fd(self) < 0) return FL_SOCKOP_FAILED;
 
@@ -138,6 +170,7 @@ attempt_recv(FlSockOp *self, PyObject **result)
         Py_XDECREF(bytes);
         return n == -2 ? FL_SOCKOP_FAILED : sock_errno();
     }
+    fl_traffic_in(sock_traffic(self), (size_t)n);
     /* Nothing fails from here on: the bytes are out of the kernel. */
     *result =
         bytes == NULL ? fl_loop_bytes(self->loop, n) : fl_compat_bytes_shrink(bytes, n);
@@ -149,19 +182,20 @@ attempt_recv_into(FlSockOp *self, PyObject **result)
 {
     FlState *st = self->loop->st;
     Py_buffer buffer;
-    if (!self->direct) return sock_call(self, st->str_recv_into, 1, result);
+    if (!self->direct) return sock_receive(self, st->str_recv_into, 1, result);
     if (PyObject_GetBuffer(self->args[1], &buffer, PyBUF_WRITABLE) < 0) {
         PyErr_Clear(); /* the method says it better */
-        return sock_call(self, st->str_recv_into, 1, result);
+        return sock_receive(self, st->str_recv_into, 1, result);
     }
     if (buffer.len == 0) {
         PyBuffer_Release(&buffer);
-        return sock_call(self, st->str_recv_into, 1, result);
+        return sock_receive(self, st->str_recv_into, 1, result);
     }
     FlSockOutcome outcome = FL_SOCKOP_FAILED;
     if (sock_refresh_fd(self) == 0) {
         Py_ssize_t n = sock_recv_call(self->fd, buffer.buf, (size_t)buffer.len);
         if (n >= 0) {
+            fl_traffic_in(sock_traffic(self), (size_t)n);
             *result = PyLong_FromSsize_t(n);
             outcome = *result == NULL ? FL_SOCKOP_FAILED : FL_SOCKOP_DONE;
         }
@@ -176,7 +210,7 @@ attempt_recv_into(FlSockOp *self, PyObject **result)
 static FlSockOutcome
 attempt_recvfrom(FlSockOp *self, PyObject **result)
 {
-    return sock_call(self, self->loop->st->str_recvfrom, 1, result);
+    return sock_receive(self, self->loop->st->str_recvfrom, 1, result);
 }
 
 static FlSockOutcome
@@ -190,13 +224,17 @@ attempt_recvfrom_into(FlSockOp *self, PyObject **result)
         Py_XSETREF(self->args[2], PyLong_FromSsize_t(size));
         if (self->args[2] == NULL) return FL_SOCKOP_FAILED;
     }
-    return sock_call(self, self->loop->st->str_recvfrom_into, 2, result);
+    return sock_receive(self, self->loop->st->str_recvfrom_into, 2, result);
 }
 
 static FlSockOutcome
 attempt_sendto(FlSockOp *self, PyObject **result)
 {
-    return sock_call(self, self->loop->st->str_sendto, 2, result);
+    FlSockOutcome outcome = sock_call(self, self->loop->st->str_sendto, 2, result);
+    if (outcome == FL_SOCKOP_DONE) {
+        fl_traffic_out(sock_traffic(self), sock_result_size(*result));
+    }
+    return outcome;
 }
 
 /* Pins what is to be sent, until the end. 0 or -1. */
@@ -239,6 +277,7 @@ sendall_by_method(FlSockOp *self)
         Py_ssize_t n = PyLong_AsSsize_t(count);
         Py_DECREF(count);
         if (n == -1 && PyErr_Occurred()) return FL_SOCKOP_FAILED;
+        fl_traffic_out(sock_traffic(self), n > 0 ? (size_t)n : 0);
         self->sent += n;
     }
     if (sendall_export(self) < 0) return FL_SOCKOP_FAILED;
@@ -252,6 +291,7 @@ sendall_directly(FlSockOp *self)
     Py_ssize_t n = sock_send_call(self->fd, (const char *)self->buffer.buf + self->sent,
                                   (size_t)(self->buffer.len - self->sent));
     if (n < 0) return n == -2 ? FL_SOCKOP_FAILED : sock_errno();
+    fl_traffic_out(sock_traffic(self), (size_t)n);
     self->sent += n;
     return FL_SOCKOP_DONE;
 }

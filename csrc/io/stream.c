@@ -119,6 +119,7 @@ stream_send(FlStream *self)
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;
         }
+        fl_traffic_out(self->base.traffic, (size_t)n);
         fl_buffers_consume(&self->out, (size_t)n);
     }
     return 0;
@@ -205,6 +206,7 @@ stream_write_through(FlStream *self, const char *data, size_t length)
             return fl_transport_fatal_errno(base, errno,
                                             "Fatal write error on socket transport");
         }
+        fl_traffic_out(base->traffic, (size_t)n);
         sent += (size_t)n;
     }
     if (sent == length) return 0;
@@ -436,8 +438,7 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
     if (rc == 0 && (events & ~(uint32_t)EPOLLIN) && self->writing) {
         rc = stream_flush(self);
     }
-    fl_transport_leave(base, entered);
-    return rc;
+    return fl_transport_left(base, entered, rc);
 }
 
 /* -- sendfile --------------------------------------------------------------------- */
@@ -531,15 +532,19 @@ stream_repr(PyObject *op)
 
 /* -- making ----------------------------------------------------------------------- */
 
-static const FlTransportKind stream_kind = {
-    .noun = "socket transport",
-    .buffered = stream_buffered,
-    .discard = stream_discard,
-    .unbind = stream_unbind,
-    .wanted = stream_wanted,
-    .lost = stream_lost,
-    .make_extra = fl_streaminfo_make,
-};
+#define STREAM_KIND(counts_as)                                                         \
+    {                                                                                  \
+        .noun = "socket transport",                                                    \
+        .traffic = (counts_as),                                                        \
+        .buffered = stream_buffered,                                                   \
+        .discard = stream_discard,                                                     \
+        .unbind = stream_unbind,                                                       \
+        .wanted = stream_wanted,                                                       \
+        .lost = stream_lost,                                                           \
+        .make_extra = fl_streaminfo_make,                                              \
+    }
+static const FlTransportKind stream_kinds[2] = {STREAM_KIND(FL_TRAFFIC_TCP),
+                                                STREAM_KIND(FL_TRAFFIC_UNIX)};
 
 static FlStream *
 stream_make(FlLoop *loop, int fd, PyObject *sock, int family, const FlAddress *peer,
@@ -551,7 +556,8 @@ stream_make(FlLoop *loop, int fd, PyObject *sock, int family, const FlAddress *p
     FlTransport *base = &self->base;
     self->family = family;
     self->flush = (FlFlush){.call = on_flush, .owner = (PyObject *)self};
-    if (fl_transport_init(base, loop, &stream_kind, on_stream_event, fd, sock, protocol,
+    const FlTransportKind *kind = &stream_kinds[family == AF_UNIX];
+    if (fl_transport_init(base, loop, kind, on_stream_event, fd, sock, protocol,
                           context, server) < 0) {
         goto error;
     }

@@ -45,7 +45,10 @@ stream_read_failed(FlStream *self)
 static bool
 stream_recv_worked(FlStream *self, ssize_t n, int code, int *rc)
 {
-    if (FL_LIKELY(n > 0)) return true;
+    if (FL_LIKELY(n > 0)) {
+        fl_traffic_in(self->base.traffic, (size_t)n);
+        return true;
+    }
     if (n == 0) {
         *rc = stream_received_eof(self);
     }

@@ -190,6 +190,7 @@ tls_read_copied(FlTls *self, const char *data, size_t size)
         fl_tlsengine_decrypt(&self->engine, tls_state(self), data, size, &plain);
     self->busy = false;
     if (plain != NULL) {
+        fl_traffic_in(self->base.traffic, (size_t)Py_SIZE(plain));
         if (rc == FL_TLS_DONE && self->engine.opaque) {
             rc = FL_TLS_MORE;
         }
@@ -257,6 +258,7 @@ tls_read_buffered(FlTls *self)
         rc = FL_TLS_DONE;
     }
     if (at == 0) return rc;
+    fl_traffic_in(self->base.traffic, (size_t)at);
     if (self->base.protocol != protocol) return rc; /* a callback of OpenSSL's did it */
     if (self->updated == NULL) {
         self->updated = PyObject_GetAttr(protocol, st->str_buffer_updated);
@@ -388,6 +390,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     }
     self->state = FL_TLS_UNWRAPPED;
     self->over = true;
+    fl_tls_uncount(self);
     self->stream = NULL;
     self->base.kind->unbind(&self->base);
     Py_CLEAR(self->base.protocol);

@@ -68,7 +68,17 @@ typedef struct {
     bool secured;        /* the handshake is done */
     bool accepted;       /* made by a server: nobody waits for its handshake */
     bool resume_pending; /* _resume() is scheduled */
+    bool counted;        /* among the open ones */
 } FlTls;
+
+/* It is open no more. */
+static inline void
+fl_tls_uncount(FlTls *self)
+{
+    if (!self->counted) return;
+    self->counted = false;
+    self->base.traffic->closed++;
+}
 
 /* Below the events of the transport below: each 0, or -1 with an exception that the
  * transport below has to deal with. */

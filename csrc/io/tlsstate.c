@@ -59,6 +59,7 @@ int
 fl_tls_handshake_failed(FlTls *self)
 {
     if (fl_errors_fatal()) return -1;
+    fl_count_add(&self->base.loop->metrics.handshake_failures, 1);
     PyObject *exc = fl_compat_take_exception();
     /* The alert that tells the peer what is wrong. */
     if (!self->eof && fl_tls_flush(self) < 0) {
@@ -101,6 +102,7 @@ tls_handshake_done(FlTls *self)
     PyObject *op = (PyObject *)self;
     self->state = FL_TLS_WRAPPED;
     self->secured = true;
+    fl_count_add(&self->base.loop->metrics.handshakes, 1);
     if (fl_tls_unschedule(&self->timer) < 0) return -1;
     if (FL_UNLIKELY(self->started != 0) && tls_log_handshake(self) < 0) return -1;
     /* OpenSSL's last words of the handshake leave with the program's first. */
@@ -186,6 +188,7 @@ int
 fl_tls_handshake_late(FlTls *self)
 {
     if (self->state != FL_TLS_HANDSHAKE) return 0;
+    fl_count_add(&self->base.loop->metrics.handshake_failures, 1);
     PyObject *message = PyUnicode_FromFormat(
         "SSL handshake is taking longer than %S seconds: aborting the connection",
         self->handshake_timeout);

@@ -456,6 +456,7 @@ fl_tlstransport_new(FlLoop *loop, const FlTlsOptions *options)
     base->low_water = TLS_WRITE_HIGH / 4;
     base->watcher.fd = -1;
     base->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    base->traffic = &loop->metrics.traffic[FL_TRAFFIC_TLS];
     self->read_high = TLS_READ_HIGH;
     self->read_low = TLS_READ_HIGH / 4;
     self->flush = (FlFlush){.call = on_flush, .owner = (PyObject *)self};
@@ -485,6 +486,8 @@ fl_tlstransport_new(FlLoop *loop, const FlTlsOptions *options)
     }
     base->protocol = Py_NewRef(options->protocol);
     self->waiter = Py_XNewRef(options->waiter);
+    fl_count_add(&base->traffic->opened, 1);
+    self->counted = true;
     return self;
 
 error:
@@ -552,6 +555,7 @@ static int
 tls_clear(PyObject *op)
 {
     FlTls *self = (FlTls *)op;
+    fl_tls_uncount(self);
     fl_buffers_clear(&self->out);
     self->stream = NULL;
     self->over = true;

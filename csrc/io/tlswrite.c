@@ -53,6 +53,7 @@ tls_encrypt(FlTls *self)
     self->busy = false;
     /* A callback of the program may have aborted the connection meanwhile. */
     if (rc == FL_TLS_DONE && out->size >= written) {
+        fl_traffic_out(self->base.traffic, written);
         fl_buffers_consume(out, written);
     }
     Py_DECREF(owner);
@@ -138,6 +139,7 @@ tls_write_through(FlTls *self, const char *data, size_t size)
         FlTlsResult rc = fl_tlsengine_write(&self->engine, tls_state(self), data + done,
                                             part, &written);
         self->busy = false;
+        fl_traffic_out(self->base.traffic, written);
         done += written;
         Py_ssize_t down = rc == FL_TLS_ERROR ? -1 : tls_hand_down(self);
         if (down < 0) {

@@ -32,6 +32,7 @@ fl_transport_init(FlTransport *self, FlLoop *loop, const FlTransportKind *kind,
     self->low_water = TRANSPORT_HIGH_WATER / 4;
     self->watcher = (FlWatcher){.fd = fd, .call = call, .owner = (PyObject *)self};
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->traffic = &loop->metrics.traffic[kind->traffic];
     self->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (self->context == NULL) return -1;
     if (fl_loop_check_closed(loop) < 0) return -1;
@@ -60,6 +61,7 @@ fl_transport_init(FlTransport *self, FlLoop *loop, const FlTransportKind *kind,
     self->server = Py_XNewRef(server);
     self->sock = Py_XNewRef(sock);
     self->flags = buffered ? FL_TRANSPORT_BUFFERED : 0;
+    fl_count_add(&self->traffic->opened, 1);
     return 0;
 }
 
@@ -353,6 +355,7 @@ fl_transport_release(FlTransport *self)
     (void)fl_poll_set(poll, &self->watcher, 0);
     fl_poll_disown(poll, fd, (PyObject *)self);
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
+    self->traffic->closed++;
     if (self->sock == NULL) {
         close(fd);
         return;
@@ -718,6 +721,7 @@ fl_transport_abandon(FlTransport *self)
     PyObject *raised = fl_compat_take_exception();
     fl_poll_disown(&self->loop->poll, self->watcher.fd, (PyObject *)self);
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
+    self->traffic->closed++;
     self->conn_lost++;
     Py_CLEAR(self->sock);
     transport_detach(self);

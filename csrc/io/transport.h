@@ -28,6 +28,7 @@ enum {
 /* What differs between sockets, pipes and datagrams. */
 typedef struct {
     const char *noun;                  /* "socket transport" in messages */
+    int traffic;                       /* FL_TRAFFIC_* that it counts as */
     size_t (*buffered)(FlTransport *); /* bytes that wait to be written */
     void (*discard)(FlTransport *);    /* forget them */
     void (*unbind)(FlTransport *);     /* forget the protocol's bound methods */
@@ -56,6 +57,7 @@ struct FlTransport {
     PyObject *sock;
     PyObject *server;
     const FlTransportKind *kind;
+    FlTraffic *traffic; /* of the loop */
     FlWatcher watcher;
     FlKeptAddress *peer; /* known from accept or connect, until somebody asks for it */
     size_t high_water;
@@ -101,6 +103,19 @@ int fl_transport_watch(FlTransport *self);
  * entered already (a nested loop): then there is nothing to leave. */
 bool fl_transport_enter(FlTransport *self);
 void fl_transport_leave(FlTransport *self, bool entered);
+
+/* The same where rc is not 0 exactly if an exception is set. Returns rc. */
+static inline int
+fl_transport_left(FlTransport *self, bool entered, int rc)
+{
+    if (FL_UNLIKELY(rc != 0) || !entered) {
+        fl_transport_leave(self, entered);
+    }
+    else if (PyContext_Exit(self->context) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    return rc;
+}
 
 /* self->extra, made if need be; borrowed. NULL with MemoryError. */
 PyObject *fl_transport_extra(FlTransport *self);

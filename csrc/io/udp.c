@@ -7,6 +7,7 @@
 #include "io/reader.h"
 #include "io/udpsend.h"
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <sys/socket.h>
 
 static const char READ_FAILED[] = "Fatal read error on datagram transport";
@@ -49,6 +50,7 @@ udp_deliver(FlDatagramTransport *self, bool is_rest)
         }
         FlDatagram datagram = fl_inbox_pop(&self->in);
         fl_peers_seen(&self->peers, datagram.address, &datagram.name);
+        fl_traffic_in(base->traffic, (size_t)Py_SIZE(datagram.data));
         size_t ready = is_rest ? 0 : fl_ring_len(&loop->ready);
         PyObject *args[3] = {Py_NewRef(base->protocol), datagram.data,
                              datagram.address};
@@ -260,13 +262,67 @@ udp_lost(FlTransport *base, PyObject *Py_UNUSED(exc))
     return 0;
 }
 
+/* How many datagrams the kernel had no room for. */
+static uint32_t
+udp_drops(int fd)
+{
+#ifdef SO_MEMINFO
+    uint32_t info[SK_MEMINFO_VARS] = {0};
+    socklen_t length = sizeof(info);
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &length) == 0 &&
+        length > SK_MEMINFO_DROPS * sizeof(uint32_t)) {
+        return info[SK_MEMINFO_DROPS];
+    }
+#endif
+    return 0;
+}
+
+/* Whether the descriptor is the transport's still, and not closed by the program. */
+static bool
+udp_has_socket(FlTransport *base)
+{
+    bool has = PyObject_AsFileDescriptor(base->sock) == base->watcher.fd;
+    PyErr_Clear();
+    return has;
+}
+
+static void
+udp_release(FlTransport *base)
+{
+    if (base->sock != NULL && udp_has_socket(base)) {
+        base->loop->metrics.udp_dropped += udp_drops(base->watcher.fd);
+    }
+}
+
+/* loop._udp_drops(): of the sockets that are open. */
+static PyObject *
+udp_open_drops(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlLoop *loop = (FlLoop *)op;
+    uint64_t drops = 0;
+    if (!fl_loop_is_elsewhere(loop)) { /* whose slots may change */
+        for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
+            PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
+            if (transport == NULL) continue;
+            if (Py_IS_TYPE(transport, loop->st->datagram_transport_type) &&
+                udp_has_socket((FlTransport *)transport)) {
+                drops += udp_drops((int)fd);
+            }
+            Py_DECREF(transport);
+        }
+    }
+    return PyLong_FromUnsignedLongLong(drops);
+}
+
 static const FlTransportKind udp_kind = {
     .noun = "datagram transport",
+    .traffic = FL_TRAFFIC_UDP,
     .buffered = udp_buffered,
     .discard = udp_discard,
     .unbind = udp_unbind,
     .wanted = udp_wanted,
     .lost = udp_lost,
+    .release = udp_release,
 };
 
 static PyObject *
@@ -480,6 +536,7 @@ static PyType_Spec udp_spec = {
 };
 
 static PyMethodDef loop_methods[] = {
+    {"_udp_drops", udp_open_drops, METH_NOARGS, NULL},
     {"_make_datagram_transport", (PyCFunction)(void (*)(void))udp_make_transport,
      METH_VARARGS | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},

@@ -69,7 +69,11 @@ udpsend_foreign(FlDatagramTransport *self, PyObject *data, PyObject *address)
         base->loop->st->str_sendto, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(args[0]);
     Py_XDECREF(result);
-    if (result != NULL) return 0;
+    if (result != NULL) {
+        Py_ssize_t length = PyObject_Size(data);
+        fl_traffic_out(base->traffic, length > 0 ? (size_t)length : 0);
+        return 0;
+    }
     return fl_udpsend_would_block() ? 1 : -1;
 }
 
@@ -80,8 +84,15 @@ udpsend_first(FlDatagramTransport *self)
 {
     FlDatagram *first = fl_outbox_first(&self->out);
     if (FL_LIKELY(first->address == NULL)) {
+        size_t before = self->out.size;
         int n = fl_outbox_send(&self->out, self->base.watcher.fd);
-        if (n >= 0) return 0;
+        if (n >= 0) {
+            size_t headers = (size_t)n * FL_UDP_HEADER_SIZE;
+            fl_count_add(&self->base.traffic->writes, (uint64_t)n);
+            fl_count_add(&self->base.traffic->bytes_out,
+                         before - self->out.size - headers);
+            return 0;
+        }
         if (n == -EAGAIN || n == -EWOULDBLOCK) return 1;
         fl_outbox_drop_first(&self->out);
         return fl_udpsend_error(self, -n);
@@ -188,7 +199,10 @@ udpsend_now(FlDatagramTransport *self, const char *data, size_t length,
         n = sendto(self->base.watcher.fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL,
                    name->length > 0 ? &name->u.any : NULL, name->length);
     } while (n < 0 && errno == EINTR);
-    if (n >= 0) return 0;
+    if (n >= 0) {
+        fl_traffic_out(self->base.traffic, length);
+        return 0;
+    }
     return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;
 }
 

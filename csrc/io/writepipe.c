@@ -84,6 +84,7 @@ writepipe_send(FlWritePipe *self)
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;
         }
+        fl_traffic_out(self->pipe.base.traffic, (size_t)n);
         fl_buffers_consume(&self->out, (size_t)n);
     }
     return 0;
@@ -176,6 +177,7 @@ writepipe_other(FlWritePipe *self, PyObject *data)
             rc = writepipe_fatal(self, errno);
             goto done;
         }
+        fl_traffic_out(self->pipe.base.traffic, (size_t)n);
         rest += n;
         length -= (size_t)n;
     }
@@ -342,6 +344,7 @@ writepipe_repr(PyObject *op)
 
 static const FlTransportKind writepipe_kind = {
     .noun = "pipe transport",
+    .traffic = FL_TRAFFIC_PIPE,
     .buffered = writepipe_buffered,
     .discard = writepipe_discard,
     .unbind = fl_pipe_unbind,

@@ -1,0 +1,154 @@
+"""Metrics in the formats of others."""
+
+import asyncio
+import math
+import threading
+
+import pytest
+from conftest import factory_of
+
+from fastloop import metrics as module
+
+
+@pytest.fixture
+def loop_name():
+    """asyncio's loops have nothing of this."""
+    return "fastloop"
+
+
+async def work():
+    for _ in range(500):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.005)
+    await asyncio.to_thread(int)
+
+
+def samples_of(text):
+    """{(name, labels): value} of a text, by Prometheus' own parser."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = list(parser.text_string_to_metric_families(text))
+    assert all(family.documentation for family in families)
+    return families, {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_prometheus_text_is_what_its_parser_takes(loop):
+    loop.run_until_complete(work())
+    text = module.prometheus(loop)
+    families, samples = samples_of(text)
+    metrics = module.snapshot(loop)
+    assert samples["fastloop_iterations_total", ()] == metrics.iterations
+    assert samples["fastloop_busy_seconds_total", ()] == metrics.busy_ns / 1e9
+    assert samples["fastloop_sent_bytes_total", (("kind", "tcp"),)] == 0
+    kinds = {family.name: family.type for family in families}
+    assert kinds["fastloop_scheduling_lag_seconds"] == "histogram"
+    assert kinds["fastloop_ready"] == "gauge"
+    assert kinds["fastloop_accepts"] == "counter"
+
+
+def test_prometheus_histograms_are_cumulative(loop):
+    loop.run_until_complete(work())
+    _, samples = samples_of(module.prometheus(loop))
+    for name in ("scheduling_lag", "callback_duration", "executor_wait"):
+        series = f"fastloop_{name}_seconds"
+        counts = sorted(
+            (float(dict(labels)["le"]), value)
+            for (found, labels), value in samples.items()
+            if found == f"{series}_bucket"
+        )
+        assert counts[-1] == (math.inf, samples[f"{series}_count", ()])
+        assert [c for _, c in counts] == sorted(c for _, c in counts)
+    assert samples["fastloop_callback_duration_seconds_count", ()] > 0
+
+
+def test_prometheus_labels_and_prefix(loop):
+    hostile = 'a"b\\c\nd'
+    text = module.prometheus(loop, prefix="web", labels={"name": hostile})
+    _, samples = samples_of(text)
+    assert samples["web_ready", (("name", hostile),)] == 0
+
+
+@pytest.mark.parametrize("labels", [{"a-b": "x"}, {"le": "x"}, {"kind": "x"}, {"": ""}])
+def test_prometheus_labels_that_do_not_fit(loop, labels):
+    with pytest.raises(ValueError, match="label"):
+        module.prometheus(loop, labels=labels)
+    with pytest.raises(ValueError, match="prefix"):
+        module.prometheus(loop, prefix="a b")
+
+
+def test_prometheus_from_another_thread(loop):
+    texts = []
+
+    async def main():
+        thread = threading.Thread(target=lambda: texts.append(module.prometheus(loop)))
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0)
+        thread.join()
+
+    loop.run_until_complete(main())
+    assert samples_of(texts[0])[1]["fastloop_iterations_total", ()] > 0
+
+
+def test_report(loop):
+    seen = []
+
+    async def main():
+        reporter = module.report(loop, seen.append, 0.01)
+        while len(seen) < 3:
+            await asyncio.sleep(0.005)
+        assert not reporter.cancelled()
+        reporter.cancel()
+        assert reporter.cancelled()
+        count = len(seen)
+        await asyncio.sleep(0.03)
+        assert len(seen) == count
+
+    loop.run_until_complete(main())
+    assert [m.iterations for m in seen] == sorted(m.iterations for m in seen)
+    assert all(0 <= m.utilisation <= 1 for m in seen)
+
+
+def test_report_goes_on_when_the_callback_raises(loop):
+    seen = []
+    contexts = []
+
+    def callback(metrics):
+        seen.append(metrics)
+        raise ZeroDivisionError
+
+    async def main():
+        loop.set_exception_handler(lambda _, context: contexts.append(context))
+        reporter = module.report(loop, callback, 0.005)
+        while len(seen) < 2:
+            await asyncio.sleep(0.005)
+        reporter.cancel()
+
+    loop.run_until_complete(main())
+    assert len(contexts) == len(seen)
+
+
+@pytest.mark.parametrize("interval", [0, -1, math.nan])
+def test_report_needs_an_interval(loop, interval):
+    with pytest.raises(ValueError, match="interval"):
+        module.report(loop, print, interval)
+
+
+def test_the_utilisation_of_a_report_is_its_own():
+    """loop.metrics() in between does not change it."""
+    loop = factory_of("fastloop")()
+    seen = []
+
+    async def main():
+        reporter = module.report(loop, seen.append, 0.05)
+        while not seen:
+            loop.metrics()
+            await asyncio.sleep(0.001)
+        reporter.cancel()
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert 0 < seen[0].utilisation < 1
