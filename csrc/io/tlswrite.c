@@ -9,7 +9,7 @@
 enum {
     TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
     TLS_VECTORS = 32,            /* small writes that become one record */
-    TLS_BATCH = 8 * 16 * 1024,   /* encrypted before it is sent */
+    TLS_BATCH = 16 * 16 * 1024,  /* encrypted before it is sent */
 };
 
 static FlState *
