@@ -385,6 +385,7 @@ def test_from_every_kind_of_callback(run_forking):
 
 def test_tls_beside_a_fork(run_forking):
     """The child drops its copy of the connection without a word to the peer."""
+    pytest.importorskip("trustme")
     result = run_forking(
         """
         import gc

@@ -18,6 +18,7 @@ import time
 import pytest
 from conftest import TIMEOUT, factory_of
 from iosupport import Recorder
+from tlssupport import Certificates
 
 THREADS = 4
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -194,8 +195,7 @@ def test_streams(loop_name):
 
 def test_tls(loop_name):
     """The threads share the contexts."""
-    tlssupport = pytest.importorskip("tlssupport", reason="trustme is not installed")
-    tls = tlssupport.Certificates()
+    tls = Certificates()
 
     async def main():
         return await echo_streams(

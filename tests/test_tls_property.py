@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from conftest import factory_of
 from conftest import run as run_on
 from hypothesis import HealthCheck, given, settings

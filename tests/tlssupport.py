@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 
-import trustme
+import pytest
 from iosupport import (
     BufferedRecorder,
     Recorder,
@@ -17,6 +17,8 @@ from iosupport import (
 
 class Certificates:
     def __init__(self):
+        # Not to be had for every Python: the rest of a module runs all the same.
+        trustme = pytest.importorskip("trustme")
         self.authority = trustme.CA()
         self.certificate = self.authority.issue_cert("localhost", "127.0.0.1")
         self.server = self.server_context()

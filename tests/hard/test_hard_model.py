@@ -1,6 +1,9 @@
 """Random programs do on fastloop what they do on asyncio: see model.py."""
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from conftest import factory_of
 from hypothesis import HealthCheck, given, settings
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import pytest
 from conftest import run_python
 
 from .conftest import SCALE
@@ -10,6 +11,7 @@ SCRIPT = pathlib.Path(__file__).parent / "soak.py"
 
 
 def test_nothing_grows_under_a_mixed_load(seed):
+    pytest.importorskip("trustme")
     seconds = 600 * SCALE or 12
     result = run_python(
         str(SCRIPT), "fastloop", str(seed), str(seconds), timeout=seconds * 2 + 60
