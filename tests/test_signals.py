@@ -488,7 +488,8 @@ def test_an_exception_leaves_a_busy_loop(loop):
     def again():
         loop.call_soon(again)
 
-    def send():
+    def send(begun):
+        begun.wait(TIMEOUT)
         time.sleep(0.01)
         kill(signal.SIGUSR1)
         time.sleep(0.05)
@@ -501,7 +502,9 @@ def test_an_exception_leaves_a_busy_loop(loop):
     try:
         while not left and time.monotonic() < deadline:
             contexts.clear()
-            thread = threading.Thread(target=send)
+            begun = threading.Event()
+            loop.call_soon(begun.set)
+            thread = threading.Thread(target=send, args=(begun,))
             thread.start()
             try:
                 loop.run_forever()
