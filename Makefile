@@ -4,7 +4,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test hard conformance matrix build wheel docs lint format bench clean
+.PHONY: demo test hard hard-gc hard-malloc hard-sanitize conformance matrix build wheel docs lint format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
@@ -15,6 +15,17 @@ test: ## install what is missing, build, run all tests; ARGS=... goes to pytest
 hard: ## the long forms of tests/hard, an hour and more; ARGS=... goes to pytest
 	scripts/setup test
 	FASTLOOP_HARD=$${FASTLOOP_HARD:-1} $(VENV)/bin/python -m pytest tests/hard $(ARGS)
+
+hard-gc: ## all tests with a collection at every other allocation; ARGS=... goes to pytest
+	scripts/setup test
+	FASTLOOP_GC=1 $(VENV)/bin/python -m pytest -n logical --timeout 600 $(ARGS)
+
+hard-malloc: ## all tests on Python's checking allocator; ARGS=... goes to pytest
+	scripts/setup test
+	PYTHONMALLOC=debug PYTHONDEVMODE= $(VENV)/bin/python -m pytest -n logical $(ARGS)
+
+hard-sanitize: ## all tests under ASan, UBSan and LSan, in a copy; ARGS=... goes to pytest
+	scripts/sanitize $(ARGS)
 
 conformance: ## run CPython's own asyncio tests on fastloop; ARGS=... names modules
 	scripts/setup test

@@ -27,6 +27,10 @@ TIMEOUT = 60.0
 
 TESTS = pathlib.Path(__file__).resolve().parent
 
+COLLECTING = int(os.environ.get("FASTLOOP_GC") or 0)
+"""A threshold for the collector here and in the scripts, or 0 for Python's own. With 1 it
+runs at every other allocation of an object that it knows (make hard-gc)."""
+
 _failed = pytest.StashKey[bool]()
 
 
@@ -41,6 +45,8 @@ def factory_of(name):
 
 
 def pytest_configure(config):
+    if COLLECTING:
+        gc.set_threshold(COLLECTING)
     # A background job starts with SIGINT ignored, under nohup SIGHUP is: children would
     # ignore them, too, and tests of Ctrl-C hang.
     for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -161,6 +167,10 @@ def turn(loop):
 PRELUDE = """\
 import asyncio, faulthandler, sys
 faulthandler.enable()
+if {collecting}:
+    import gc
+    gc.set_threshold({collecting})
+    del gc
 if {loop!r} == "asyncio":
     new_event_loop = asyncio.SelectorEventLoop
 else:
@@ -215,7 +225,7 @@ def script_command(source, loop, *, options=(), args=(), env=None):
     sys, new_event_loop() and run(coro, debug=None). options go to Python itself (such
     as "-X", "dev"), args to the script.
     """
-    prelude = PRELUDE.format(loop=loop)
+    prelude = PRELUDE.format(loop=loop, collecting=COLLECTING)
     if isinstance(source, pathlib.Path):
         body = f"import runpy\nrunpy.run_path({str(source)!r}, globals(), '__main__')\n"
     else:
