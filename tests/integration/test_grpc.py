@@ -7,14 +7,19 @@ import grpc
 import grpc.aio
 import pytest
 
+entered = asyncio.Semaphore(0)
+released = asyncio.Event()
+
 
 async def unary(request, context):
     if request == b"abort":
         await context.abort(grpc.StatusCode.NOT_FOUND, "not here")
     if request == b"slow":
+        entered.release()
         await asyncio.sleep(3600)
     if request == b"a while":
-        await asyncio.sleep(0.2)
+        entered.release()
+        await released.wait()
     return request[::-1]
 
 
@@ -112,20 +117,26 @@ async def exercise_restart():
     ) as channel:
         call = channel.unary_unary("/test.Service/Unary")
         await call(b"x")
-        # Calls in flight are finished; those that never end are cut off.
+        # With time to end, calls in flight are finished, and no others taken.
         tasks = [asyncio.ensure_future(call(b"a while")) for _ in range(20)]
-        slow = asyncio.ensure_future(call(b"slow"))
-        await asyncio.sleep(0.05)
-        await server.stop(0.5)
+        for _ in tasks:
+            await entered.acquire()
+        stopped = asyncio.create_task(server.stop(60))
+        await asyncio.sleep(0)
+        released.set()
         assert await asyncio.gather(*tasks) == [b"elihw a"] * 20
-        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-            await slow
+        await stopped
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"x", timeout=5)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         server, _ = await serve(address.replace("localhost", "127.0.0.1"))
         assert await call(b"again", wait_for_ready=True) == b"niaga"
-    await server.stop(None)
+        # Without, they are cut off.
+        slow = asyncio.ensure_future(call(b"slow"))
+        await entered.acquire()
+        await server.stop(None)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await slow
 
 
 SECURE = """

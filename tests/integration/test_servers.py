@@ -108,20 +108,20 @@ def certificate(tls, tmp_path):
 
 def test_hypercorn_with_http_2(run, program, certificate, tls):
     """Many streams of one connection, chosen in the handshake."""
-    server = hypercorn(program, *certificate)
+    server = hypercorn(program, *certificate, "--graceful-timeout", "1")
     port = server.port()
-    body = bytes(range(256)) * 4000
+    body = bytes(range(256)) * 400
 
     async def main():
         async with httpx.AsyncClient(
             base_url=f"https://localhost:{port}", verify=tls.client, http2=True
         ) as client:
             answers = await asyncio.gather(
-                *(client.get("/chunks/10/5000") for _ in range(50)),
+                *(client.get("/chunks/5/1000") for _ in range(50)),
                 *(client.post("/echo", content=body) for _ in range(5)),
             )
             assert {answer.http_version for answer in answers} == {"HTTP/2"}
-            assert {answer.text for answer in answers[:50]} == {"x" * 50_000}
+            assert {answer.text for answer in answers[:50]} == {"x" * 5_000}
             assert {answer.content for answer in answers[50:]} == {body}
             with pytest.raises(httpx.ReadTimeout):
                 await client.get("/slow/10", timeout=0.05)
@@ -168,6 +168,7 @@ class Http3(QuicConnectionProtocol):
 def test_hypercorn_with_http_3(run, program, certificate, tls, tmp_path):
     server = program(
         "-m", "hypercorn", "--bind", "127.0.0.1:0", "--quic-bind", "127.0.0.1:0",
+        "--graceful-timeout", "1",
         *certificate, "integration.asgiapp:app",
     )  # fmt: skip
     port = int(server.until(r"https://127\.0\.0\.1:(\d+) \(QUIC").group(1))

@@ -95,6 +95,7 @@ def test_jupyter_kernel(loop_name, tmp_path):
                 if message["msg_type"] == "stream":
                     break
             kernels.interrupt_kernel()
+            client.kernel_info()  # asyncio's own loop sleeps on until something comes
             while True:
                 answer = client.get_shell_msg(timeout=TIMEOUT)
                 if answer["parent_header"]["msg_id"] == number:

@@ -6,7 +6,6 @@ from itertools import repeat
 
 import pytest
 import websockets
-import websockets.asyncio.client
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
@@ -173,7 +172,9 @@ def test_clients_come_back(run):
         got = asyncio.Queue()
 
         async def follow():
-            async for client in connect(f"ws://127.0.0.1:{port}/"):
+            async for client in connect(
+                f"ws://127.0.0.1:{port}/", reconnect_delays=lambda: repeat(0.01)
+            ):
                 with contextlib.suppress(websockets.ConnectionClosed):
                     async for message in client:
                         got.put_nowait(message)
@@ -193,6 +194,4 @@ def test_clients_come_back(run):
         done = await asyncio.gather(*followers, return_exceptions=True)
         assert {type(result) for result in done} == {asyncio.CancelledError}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(websockets.asyncio.client, "backoff", lambda *args: repeat(0.01))
-        run(main())
+    run(main())
