@@ -4,6 +4,7 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/step.h"
+#include "core/watchdog.h"
 #include "io/feed.h"
 #include "io/server.h"
 #include "io/stream.h"
@@ -23,6 +24,7 @@ module_exec(PyObject *module)
     if (fl_handle_register(module, st) < 0) return -1;
     if (fl_step_register(module, st) < 0) return -1;
     if (fl_loop_register(module, st) < 0) return -1;
+    if (fl_watchdog_register(module, st) < 0) return -1;
     if (fl_executor_register(module, st) < 0) return -1;
     if (fl_feed_register(module, st) < 0) return -1;
     if (fl_stream_register(module, st) < 0) return -1;

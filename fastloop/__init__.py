@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ._loop import Loop
     from ._policy import EventLoopPolicy as EventLoopPolicy
     from ._run import install, new_event_loop, run
+    from ._watchdog import Block as Block
+    from ._watchdog import Watchdog as Watchdog
+    from ._watchdog import watchdog
 
 __all__ = [
     "Loop",
@@ -30,17 +33,21 @@ __all__ = [
     "metrics",
     "new_event_loop",
     "run",
+    "watchdog",
 ]
 if sys.version_info < (3, 14):  # as in asyncio, whose policies are deprecated there
     __all__ += ["EventLoopPolicy"]
 
 _HOMES = {
+    "Block": "_watchdog",
     "EventLoopPolicy": "_policy",
     "Loop": "_loop",
     "install": "_run",
     "libuv_version": "_core",
     "new_event_loop": "_run",
     "run": "_run",
+    "watchdog": "_watchdog",
+    "Watchdog": "_watchdog",
 }
 
 

@@ -49,6 +49,23 @@ class JobQueue:
     def empty(self) -> bool:
         """Return True if no item waits."""
 
+@final
+class Watch:
+    """What looks after a loop from another thread."""
+
+    def __new__(cls, loop: Loop, threshold: float, /) -> Watch: ...
+    def wait(self) -> tuple[str, float] | None:
+        """Wait for news: ('blocked' or 'over', seconds); None at the end."""
+
+    def gathered(self) -> str | None:
+        """The stack was had. Return what was dumped before that, or None."""
+
+    def stop(self) -> None:
+        """Have wait() return None."""
+
+    def take_dumper(self, signum: int, fd: int, /) -> None:
+        """Take over what faulthandler.register(signum, fd) has made."""
+
 @disjoint_base
 class Loop(asyncio.BaseEventLoop):
     """The native half of fastloop.Loop."""

@@ -142,6 +142,8 @@ class Loop(
             )
             events._set_running_loop(self)
         self._wakeup_install()
+        if watch_all is not None:
+            watch_all(self)
 
     def _run_forever_cleanup(self) -> None:
         try:
@@ -306,3 +308,11 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _BASE_HAS_SETUP = hasattr(asyncio.BaseEventLoop, "_run_forever_setup")
+
+watch_all: Callable[[Loop], None] | None = None
+"""What watches each loop that runs, if somebody asked for that; see _watchdog.py."""
+
+if os.environ.get("FASTLOOP_WATCHDOG"):
+    from ._watchdog import from_environment
+
+    from_environment(os.environ["FASTLOOP_WATCHDOG"])

@@ -27,7 +27,8 @@ typedef struct FlStep FlStep;
     X(job_type)                                                                        \
     X(jobs_type)                                                                       \
     X(tls_transport_type)                                                              \
-    X(window_type)
+    X(window_type)                                                                     \
+    X(watch_type)
 
 /* field, module, attribute ("" for the module itself). asyncio's private names that
  * the C code leans on all stand here; _names.py lists those of the Python code. */

@@ -442,6 +442,7 @@ static void
 loop_release(FlLoop *self)
 {
     self->closed = true;
+    fl_watchdog_forget(self);
     if (self->poll.made && !fl_poll_is_foreign(&self->poll)) {
         /* who comes again may do so in a forked child */
         fl_wakeup_close(&self->wakeup);

@@ -18,6 +18,7 @@
 #include "core/spin.h"
 #include "core/timer.h"
 #include "core/wakeup.h"
+#include "core/watchdog.h"
 
 /* Something to do at the end of a turn, once; embedded in whoever asks. */
 typedef struct FlFlush FlFlush;
@@ -69,6 +70,7 @@ struct FlLoop {
     FlSignals signals;
     FlMetrics metrics;
     FlProbes probes;
+    FlWatch *watches;          /* a list, which owns them */
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
     char *slab;        /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
     PyObject *reserve; /* bytes for what was read when memory ran out, or NULL */

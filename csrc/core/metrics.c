@@ -71,6 +71,8 @@ fl_metrics_run(FlMetrics *metrics)
     uint64_t now = fl_metrics_now();
     fl_count_set(&metrics->run_started, now);
     metrics->woke = now;
+    atomic_store_explicit(&metrics->thread, PyThread_get_thread_ident(),
+                          memory_order_relaxed);
     fl_metrics_set_busy(metrics);
 }
 

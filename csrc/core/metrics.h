@@ -92,8 +92,9 @@ typedef struct {
 typedef struct {
     _Atomic uint64_t turns;
     atomic_bool idle;
-    FlCount taken;   /* entries of the ready queue, */
-    FlCount skipped; /* and how many of them were cancelled */
+    atomic_ulong thread; /* that ran the loop last */
+    FlCount taken;       /* entries of the ready queue, */
+    FlCount skipped;     /* and how many of them were cancelled */
     FlCount ready_peak;
     FlCount events; /* that the poll told of */
     FlCount gil_handovers;
