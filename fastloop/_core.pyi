@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from socket import socket
+from types import FrameType
 from typing import Any, final
 
 from typing_extensions import disjoint_base
@@ -56,6 +57,9 @@ class Watch:
     def __new__(cls, loop: Loop, threshold: float, /) -> Watch: ...
     def wait(self) -> tuple[str, float] | None:
         """Wait for news: ('blocked' or 'over', seconds); None at the end."""
+
+    def frame(self) -> FrameType | None:
+        """Return the frame of the loop's thread, or None."""
 
     def gathered(self) -> str | None:
         """The stack was had. Return what was dumped before that, or None."""

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+import types
 import warnings
 import weakref
 from asyncio import events
@@ -234,7 +235,7 @@ class _Guard:
         """Return the report of what goes on just now."""
         loop = self._loop()
         thread_id = (loop._thread_id if loop is not None else None) or 0
-        frame = sys._current_frames().get(thread_id)
+        frame = _frame(self._watch, thread_id)
         dumped = self._watch.gathered()
         task = None
         if dumped is not None:  # by now the thread may be elsewhere
@@ -256,6 +257,13 @@ class _Guard:
             thread_id,
             task,
         )
+
+
+def _frame(watch: _core.Watch, thread_id: int) -> types.FrameType | None:
+    try:
+        return watch.frame()
+    except NotImplementedError:
+        return sys._current_frames().get(thread_id)
 
 
 def _name_of(

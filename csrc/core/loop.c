@@ -183,6 +183,7 @@ loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
         fl_poll_disarm(&self->poll);
     }
     if (self->depth++ == 0) {
+        self->runner = PyThreadState_Get();
         fl_metrics_run(&self->metrics);
     }
     int rc;
@@ -191,6 +192,7 @@ loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
     } while (rc == 0 && until_stopped && !self->stopping);
     if (--self->depth == 0) {
         fl_metrics_ran(&self->metrics);
+        self->runner = NULL;
     }
     if (rc < 0) return NULL;
     Py_RETURN_NONE;

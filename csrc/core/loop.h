@@ -71,6 +71,7 @@ struct FlLoop {
     FlMetrics metrics;
     FlProbes probes;
     FlWatch *watches;          /* a list, which owns them */
+    PyThreadState *runner;     /* of the run that is on, or NULL */
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
     char *slab;        /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
     PyObject *reserve; /* bytes for what was read when memory ran out, or NULL */

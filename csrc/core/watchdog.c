@@ -259,6 +259,21 @@ watch_wait_method(PyObject *op, PyObject *Py_UNUSED(ignored))
                          (double)blocked / 1e9);
 }
 
+/* frame(): where the loop's thread is, or None. sys._current_frames() would touch the
+ * frames of interpreters whose GIL we have not. */
+static PyObject *
+watch_frame(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlLoop *loop = ((FlWatch *)op)->loop;
+    if (!FL_HAVE_GIL) { /* there all threads have to stop for it */
+        PyErr_SetString(PyExc_NotImplementedError, "only with a GIL");
+        return NULL;
+    }
+    if (loop == NULL || loop->runner == NULL) Py_RETURN_NONE;
+    PyObject *frame = (PyObject *)PyThreadState_GetFrame(loop->runner);
+    return frame != NULL ? frame : Py_NewRef(Py_None);
+}
+
 /* gathered(): the stack was had. Returns what was dumped before, or None. */
 static PyObject *
 watch_gathered(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -440,6 +455,8 @@ static PyMethodDef watch_methods[] = {
     {"wait", watch_wait_method, METH_NOARGS,
      PyDoc_STR("wait($self)\n--\n\n"
                "Wait for news: ('blocked' or 'over', seconds); None at the end.")},
+    {"frame", watch_frame, METH_NOARGS,
+     PyDoc_STR("frame($self)\n--\n\nReturn the frame of the loop's thread, or None.")},
     {"gathered", watch_gathered, METH_NOARGS,
      PyDoc_STR("gathered($self)\n--\n\n"
                "The stack was had. Return what was dumped before that, or None.")},
