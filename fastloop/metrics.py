@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ._loop import Loop
+    from ._otel import Instruments
 
 __all__ = [
     "Histogram",
@@ -23,6 +24,7 @@ __all__ = [
     "Reporter",
     "SlowCallback",
     "Traffic",
+    "open_telemetry",
     "prometheus",
     "report",
 ]
@@ -317,6 +319,18 @@ def prometheus(
     from ._export import prometheus_text
 
     return prometheus_text(snapshot(loop), prefix, labels or {})
+
+
+def open_telemetry(loop: Loop, *, meter: Any = None, tracer: Any = None) -> Instruments:
+    """Register loop's metrics as observable instruments of OpenTelemetry.
+
+    Each slow callback becomes a span, if loop.slow_callback_hook is not taken; close()
+    of what is returned ends that. meter and tracer are the global providers' if they
+    are not given. Needs the extra ``fastloop-uv[otel]``; ImportError without it.
+    """
+    from ._otel import Instruments
+
+    return Instruments(loop, meter, tracer)
 
 
 def report(

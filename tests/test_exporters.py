@@ -3,9 +3,10 @@
 import asyncio
 import math
 import threading
+import time
 
 import pytest
-from conftest import factory_of
+from conftest import factory_of, run_python
 
 from fastloop import metrics as module
 
@@ -152,3 +153,98 @@ def test_the_utilisation_of_a_report_is_its_own():
     loop.run_until_complete(main())
     loop.close()
     assert 0 < seen[0].utilisation < 1
+
+
+def points_of(reader):
+    """{(name, attributes): value} of what OpenTelemetry exports."""
+    data = reader.get_metrics_data()
+    return {
+        (metric.name, tuple(sorted(point.attributes.items()))): point.value
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+
+
+@pytest.fixture
+def sdk():
+    return pytest.importorskip("opentelemetry.sdk")
+
+
+def test_open_telemetry_s_instruments(loop, sdk):
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    instruments = module.open_telemetry(loop, meter=provider.get_meter("test"))
+    loop.run_until_complete(work())
+    points = points_of(reader)
+    metrics = module.snapshot(loop)
+    assert points["fastloop.eventloop.iterations", ()] == metrics.iterations
+    assert points["fastloop.eventloop.busy_time", ()] == metrics.busy_ns / 1e9
+    assert 0 < points["fastloop.eventloop.utilization", ()] < 1
+    p99 = points["fastloop.eventloop.delay", (("quantile", "0.99"),)]
+    assert p99 == metrics.scheduling_lag.p99_ns / 1e9
+    key = (("network.io.direction", "receive"), ("network.transport", "tcp"))
+    assert points["fastloop.network.io", key] == 0
+    assert len({name for name, _ in points}) > 20
+    instruments.close()
+    provider.shutdown()
+
+
+def test_open_telemetry_s_spans(loop, sdk):
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+        InMemorySpanExporter,
+    )
+
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    loop.slow_callback_duration = 0.01
+    instruments = module.open_telemetry(loop, tracer=provider.get_tracer("test"))
+
+    def slow():
+        time.sleep(0.02)
+
+    loop.call_soon(slow)
+    loop.run_until_complete(asyncio.sleep(0))
+    [span] = exporter.get_finished_spans()
+    assert span.name.startswith("slow callback ")
+    assert span.end_time - span.start_time >= 10_000_000
+    assert span.attributes["code.file.path"] == __file__
+    assert span.attributes["code.line.number"] == slow.__code__.co_firstlineno
+    instruments.close()
+    assert loop.slow_callback_hook is None
+    provider.shutdown()
+
+
+def test_open_telemetry_leaves_a_hook_alone(loop, sdk):
+    loop.slow_callback_hook = print
+    instruments = module.open_telemetry(loop)
+    assert loop.slow_callback_hook is print
+    instruments.close()
+    assert loop.slow_callback_hook is print
+
+
+def test_without_open_telemetry():
+    run_python(
+        "-c",
+        """if True:
+        import sys
+        sys.modules["opentelemetry"] = None
+        import fastloop
+        loop = fastloop.new_event_loop()
+        fastloop.metrics.prometheus(loop)
+        try:
+            fastloop.metrics.open_telemetry(loop)
+        except ImportError as exc:
+            assert "fastloop-uv[otel]" in str(exc), exc
+        else:
+            raise SystemExit(1)
+        loop.close()
+        """,
+    )
