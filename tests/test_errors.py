@@ -5,6 +5,7 @@ import gc
 import logging
 import socket
 import sys
+import sysconfig
 import threading
 import weakref
 
@@ -601,6 +602,8 @@ def test_an_exception_in_a_done_callback(loop, contexts):
 def test_allocation_failures_do_not_crash(run_script):
     """Each of the first allocations of a small program fails in turn."""
     pytest.importorskip("_testcapi")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("set_nomemory() is not for a Python without a GIL")
     result = run_script(
         """
         import contextlib, gc, warnings
