@@ -166,8 +166,8 @@ fl_wakeup_ring_begin(FlWakeup *wakeup)
 void
 fl_wakeup_ring_end(FlWakeup *wakeup)
 {
-    (void)wakeup_ring(
-        wakeup); /* who waits is told when the loop finds its set closed */
+    /* Where that fails, who waits is told when the loop finds its set closed. */
+    (void)wakeup_ring(wakeup);
     atomic_fetch_sub(&wakeup->ringers, 1);
 }
 

@@ -145,10 +145,7 @@ readpipe_take(FlReadPipe *self, int *rc)
     }
     /* Pipes fill up to the same size again and again: room for that, and a bit. */
     self->predicted = n + n / 4;
-    if (_PyBytes_Resize(&data, n) < 0) {
-        *rc = readpipe_lost_bytes(base);
-    }
-    return data;
+    return fl_compat_bytes_shrink(data, n);
 }
 
 /* Reads once. 0, or -1 with the protocol's exception. */

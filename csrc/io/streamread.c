@@ -86,11 +86,12 @@ stream_recv_large(FlStream *self, int *rc)
         return NULL;
     }
     self->predicted = n > size ? n : size - (size - n) / 8;
-    if (n != size && _PyBytes_Resize(&data, n) < 0) {
-        *rc = stream_read_failed(self);
-        return NULL;
-    }
+    if (n < size) return fl_compat_bytes_shrink(data, n);
     if (n > size) {
+        if (_PyBytes_Resize(&data, n) < 0) {
+            *rc = stream_read_failed(self);
+            return NULL;
+        }
         memcpy(PyBytes_AS_STRING(data) + size, slab, (size_t)(n - size));
     }
     return data;

@@ -365,7 +365,9 @@ engine_decrypt_large(FlTlsEngine *engine, FlState *st, const char *data, size_t 
         Py_DECREF(all);
         return rc;
     }
-    if (at != bound && _PyBytes_Resize(&all, at) < 0) return FL_TLS_ERROR;
+    if (at != bound) {
+        all = fl_compat_bytes_shrink(all, at);
+    }
     *plain = all;
     return rc;
 }
