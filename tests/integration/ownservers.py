@@ -9,6 +9,7 @@ import glob
 import os
 import pathlib
 import pwd
+import random
 import selectors
 import shutil
 import signal
@@ -22,9 +23,12 @@ from conftest import TIMEOUT
 
 
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port below those that connections get, so it is free again for a restart."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Absent(Exception):

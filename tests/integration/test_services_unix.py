@@ -49,7 +49,7 @@ def test_aiomysql(run, own_mariadb):
 def test_redis(run, own_redis, unique):
     async def main():
         async with aioredis.Redis(
-            unix_socket_path=str(own_redis.folder / "sock")
+            unix_socket_path=str(own_redis.folder / "sock"), socket_timeout=60
         ) as client:
             await client.set(unique, BIG)
             values = await asyncio.gather(*(client.get(unique) for _ in range(20)))
