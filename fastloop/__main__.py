@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 USAGE = """\
 usage: python [options of python] -m fastloop [-m module | -c code | script | -] [args]
+       python -m fastloop top [options] script [args]
 """
 HELP = f"""{USAGE}
 Runs an asyncio program on fastloop, as python runs it otherwise.
@@ -28,6 +29,8 @@ Runs an asyncio program on fastloop, as python runs it otherwise.
   -c code        code given as a string
   -              code from standard input (the default if it is no terminal)
   args           sys.argv[1:] of the program
+
+  top            a live view of a program's loops: top --help says more
 
   -h, --help     show this text
   -V, --version  show the versions of fastloop, libuv and Python
@@ -48,6 +51,10 @@ def main() -> None:
     if first in ("-V", "--version"):
         print(versions())
         return
+    if first == "top":
+        from ._top import main as top
+
+        sys.exit(top(rest))
     target: Callable[[str, types.ModuleType], None]
     if first[:2] in ("-m", "-c"):
         target, value = (run_module, run_code)[first[1] == "c"], first[2:]

@@ -142,8 +142,8 @@ class Loop(
             )
             events._set_running_loop(self)
         self._wakeup_install()
-        if watch_all is not None:
-            watch_all(self)
+        for hook in run_hooks:
+            hook(self)
 
     def _run_forever_cleanup(self) -> None:
         try:
@@ -309,10 +309,14 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _BASE_HAS_SETUP = hasattr(asyncio.BaseEventLoop, "_run_forever_setup")
 
-watch_all: Callable[[Loop], None] | None = None
-"""What watches each loop that runs, if somebody asked for that; see _watchdog.py."""
+run_hooks: list[Callable[[Loop], None]] = []
+"""Called with each loop that runs, if somebody asked for that: _watchdog, _agent."""
 
 if os.environ.get("FASTLOOP_WATCHDOG"):
     from ._watchdog import from_environment
 
     from_environment(os.environ["FASTLOOP_WATCHDOG"])
+if os.environ.get("FASTLOOP_TOP"):
+    from ._agent import start
+
+    start(os.environ["FASTLOOP_TOP"])

@@ -107,7 +107,8 @@ class Watchdog:
         global _everywhere
         self._stopped = True
         if _everywhere is self:
-            _everywhere = _loop.watch_all = None
+            _everywhere = None
+            _loop.run_hooks.remove(self._watch_if_possible)
         for guard in list(self._guards.values()):
             guard.stop()
 
@@ -145,7 +146,7 @@ def watchdog(
         if _everywhere is not None:
             _everywhere.stop()
         _everywhere = found
-        _loop.watch_all = found._watch_if_possible
+        _loop.run_hooks.append(found._watch_if_possible)
     elif not isinstance(running, _loop.Loop):
         raise TypeError(f"a loop of fastloop was expected, not {running!r}")
     else:
@@ -361,8 +362,8 @@ def _is_main_interpreter() -> bool:
 
 @atexit.register
 def _stop_all() -> None:
-    global _everywhere
-    _everywhere = _loop.watch_all = None
+    if _everywhere is not None:
+        _everywhere.stop()
     guards = list(_guards)
     for guard in guards:
         guard.stop()

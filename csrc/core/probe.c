@@ -9,7 +9,8 @@
 #include <time.h>
 
 enum {
-    PROBE_EVERY = 64,           /* on average: a period would meet the program's own */
+    PROBE_EVERY = 64, /* on average: a period would meet the program's own */
+    PROBE_LONG_NS = 1000000,
     PROBE_CPU_MARK_NS = 200000, /* the thread's clock is a system call */
 };
 
@@ -145,6 +146,15 @@ probe_call(FlLoop *loop, const char *name, FlProbe *probe, FlProbeKind kind,
     return result == NULL ? -1 : 0;
 }
 
+/* Whoever samples hears of one callback in PROBE_EVERY, and of all that take long. */
+static bool
+probe_is_sampled(FlLoop *loop, uint64_t ticks)
+{
+    if (loop->probes.sampler == NULL) return false;
+    return (fl_metrics_now() >> 4) % PROBE_EVERY == 0 ||
+           (double)ticks * loop->metrics.ns_per_tick >= PROBE_LONG_NS;
+}
+
 /* Tells those who asked. 0, or -1 with an exception that must leave the loop. */
 static int
 probe_tell(FlLoop *loop, FlProbe *probe, FlProbeKind kind, unsigned events,
@@ -152,11 +162,11 @@ probe_tell(FlLoop *loop, FlProbe *probe, FlProbeKind kind, unsigned events,
 {
     FlProbes *probes = &loop->probes;
     uint64_t limit = UINT64_MAX;
-    int rc = probes->watching ? probe_limit(loop, &limit) : 0;
+    int rc = probes->hook != NULL ? probe_limit(loop, &limit) : 0;
     if (rc == 0 && FL_UNLIKELY(ticks >= limit)) {
         rc = probe_call(loop, "report", probe, kind, events, ticks);
     }
-    if (rc == 0 && probes->sampler != NULL) {
+    if (rc == 0 && probe_is_sampled(loop, ticks)) {
         rc = probe_call(loop, "sample", probe, kind, events, ticks);
     }
     if (FL_LIKELY(rc == 0)) return 0;
@@ -181,8 +191,7 @@ fl_probe_end(FlLoop *loop, FlProbe *probe, FlProbeKind kind, unsigned events, in
             probes->lag_since = ended;
         }
         probe_next(probes, ended);
-        if (FL_UNLIKELY(probes->watching || probes->sampler != NULL) && rc == 0 &&
-            probe->what != NULL) {
+        if (FL_UNLIKELY(probes->watching) && rc == 0 && probe->what != NULL) {
             rc = probe_tell(loop, probe, kind, events, ticks);
         }
     }
@@ -234,7 +243,7 @@ probe_set(PyObject *op, PyObject *value, void *closure)
     FL_BEGIN_CRITICAL(op);
     old = *slot;
     *slot = Py_XNewRef(value);
-    probes->watching = probes->hook != NULL;
+    probes->watching = probes->hook != NULL || probes->sampler != NULL;
     FL_END_CRITICAL();
     Py_XDECREF(old);
     return 0;
