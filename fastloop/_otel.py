@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 try:
     from opentelemetry import metrics as api
     from opentelemetry import trace
-except ImportError as exc:
+except ImportError:
     raise ImportError(
         "OpenTelemetry is not installed: pip install 'fastloop-uv[otel]'"
-    ) from exc
+    ) from None
 
 from ._export import number
 from ._version import __version__
