@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sslproto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._base import MixinBase
 
@@ -110,7 +110,9 @@ class TlsMixin(MixinBase):
             raise
         finally:
             del waiter  # an exception in it would lead back here
-        return upgraded
+        if upgraded.get_extra_info("cipher") is None:
+            return None  # closed before the handshake: asyncio returns that, too
+        return cast(asyncio.Transport, upgraded)
 
 
 def _move_buffered(protocol: Any, upgraded: Any) -> None:

@@ -462,3 +462,18 @@ def test_start_tls_of_a_lost_transport(loop, run, tls):
                 )
 
     run(main())
+
+
+def test_closed_before_it_begins(loop, run, tls):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, *listener.getsockname()
+            )
+            transport.close()
+            upgraded = await loop.start_tls(
+                transport, asyncio.Protocol(), tls.client, server_hostname="localhost"
+            )
+            assert upgraded is None
+
+    run(main())
