@@ -347,12 +347,13 @@ turn_look(FlLoop *self)
     }
 }
 
-/* What was made ready before the run is ahead of what the run finds to read, as in
- * asyncio: the first step of run_until_complete() may put up what the read is for. */
-static bool
-turn_has_first_batch(FlLoop *self)
+/* What is ready is ahead of what a look then finds to read, as in asyncio: the first
+ * step of a task may put up what the read is for. The callbacks of add_reader() queue
+ * up behind it by themselves. */
+static inline bool
+turn_has_batch(FlLoop *self)
 {
-    return self->fresh && fl_ring_len(&self->ready) > 0 && self->poll.user_count == 0;
+    return fl_ring_len(&self->ready) > 0 && self->poll.user_count == 0;
 }
 
 /* For those who must not look themselves. */
@@ -378,7 +379,8 @@ fl_turn_take(FlLoop *self, int64_t limit)
     if (FL_UNLIKELY(self->overdue != NULL)) {
         self->overdue(self);
     }
-    bool batch_first = turn_has_first_batch(self);
+    bool fresh = self->fresh;
+    bool batch_first = turn_has_batch(self);
     self->fresh = false;
     if (!batch_first) {
         if (turn_has_work(self)) {
@@ -387,8 +389,10 @@ fl_turn_take(FlLoop *self, int64_t limit)
         else if (turn_wait(self, limit) < 0) {
             return -1;
         }
+        if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) {
+            return -1;
+        }
     }
-    if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     if (self->timers.heap.length > 0) {
         int64_t now;
@@ -401,7 +405,9 @@ fl_turn_take(FlLoop *self, int64_t limit)
     /* With a reader that the batch put up, the next turn looks: two looks before its
      * callback has run would queue that twice. */
     if (batch_first && !self->closed && self->poll.user_count == 0) {
-        fl_turn_look_soon(self);
+        if (fresh) {
+            fl_turn_look_soon(self);
+        }
         turn_look(self);
         if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) {
             return -1;
