@@ -61,10 +61,13 @@ def test_callbacks_and_the_ready_queue(loop):
 
 
 def test_timers(loop):
-    handles = [loop.call_later(3600 + i, nothing) for i in range(10)]
-    for handle in handles[:3]:
-        handle.cancel()
-    metrics = loop.metrics()
+    async def main():
+        handles = [loop.call_later(3600 + i, nothing) for i in range(10)]
+        for handle in handles[:3]:
+            handle.cancel()
+        return loop.metrics()
+
+    metrics = loop.run_until_complete(main())
     assert (metrics.timers_pending, metrics.timers_cancelled) == (7, 3)
     loop.run_until_complete(asyncio.sleep(0.01))
     metrics = loop.metrics()

@@ -159,19 +159,25 @@ metrics_traffic(const FlMetrics *metrics)
     return dict;
 }
 
-/* Lengths of what is the loop's own. */
+/* How many wait, also of those that were handed over. */
 static void
 metrics_lengths(FlLoop *loop, uint64_t *ready, uint64_t *timers)
 {
-#if !FL_HAVE_GIL
-    if (!fl_loop_is_own(loop)) {
-        *ready = fl_count_get(&loop->metrics.ready_length);
-        *timers = fl_count_get(&loop->metrics.timers_length);
-        return;
-    }
-#endif
+#if FL_HAVE_GIL
     *ready = fl_ring_len(&loop->ready);
     *timers = loop->timers.heap.length;
+#else
+    bool elsewhere = fl_loop_is_elsewhere(loop);
+    *ready = elsewhere ? fl_count_get(&loop->metrics.ready_length)
+                       : fl_ring_len(&loop->ready);
+    *timers = elsewhere ? fl_count_get(&loop->metrics.timers_length)
+                        : loop->timers.heap.length;
+    FlWakeup *wakeup = &loop->wakeup;
+    fl_lock_acquire(&wakeup->lock);
+    *ready += fl_ring_len(&wakeup->queue) - wakeup->timers;
+    *timers += wakeup->timers;
+    fl_lock_release(&wakeup->lock);
+#endif
 }
 
 /* Tells of more ticks, at the rate of now. In nanoseconds, never less than before. */

@@ -189,7 +189,10 @@ turn_run_ready(FlLoop *self)
             void *entry = fl_ring_pop(&self->ready);
             if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
             rc = turn_run_entry(self, entry);
-            if (FL_UNLIKELY(rc < 0)) break;
+            if (FL_UNLIKELY(rc < 0)) {
+                plain--; /* it has run */
+                break;
+            }
         }
         if (left > 0 && rc == 0 && fl_ring_len(&self->ready) > 0) {
             fl_wakeup_note(&self->wakeup, left);
