@@ -627,14 +627,17 @@ def test_jobs_at_interpreter_exit(run_script):
     """The interpreter waits for the jobs of a loop that nobody shut down."""
     result = run_script(
         """
-        import time
+        import threading, time
         loop = new_event_loop()
+        leaving = threading.Event()
         def job():
+            leaving.wait()
             time.sleep(0.1)
             print("job ended", flush=True)
         loop.run_in_executor(None, job)
         loop.close()
         print("leaving", flush=True)
+        leaving.set()
         """
     )
     assert result.stdout == "leaving\njob ended\n"
