@@ -1,15 +1,15 @@
-"""Write the table and the chart of a run into the documentation.
+"""Write the tables and the charts of runs into the documentation.
 
-    python benchmarks/publish.py results.json
+    python benchmarks/publish.py results.json [others.json ...]
 
-results.json is what ``run.py --json`` wrote. The README gets a table of some rows and
-the chart, docs/performance.md all rows, docs/performance.json the run itself.
+Each is what ``run.py --json`` wrote. The README gets a table of some rows of the first
+and the chart, docs/performance.md all rows of all. Rows of the area growth become a
+chart. docs/performance.json, docs/performance-1.json and so on are the runs themselves.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,37 +50,42 @@ COLOURS = {
 
 
 def main() -> int:
-    """Publish the run that the command line names."""
-    if len(sys.argv) != 2:
+    """Publish the runs that the command line names."""
+    if len(sys.argv) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-    source = Path(sys.argv[1])
-    run = json.loads(source.read_text())
-    kept = ROOT / "docs/performance.json"
-    if source.resolve() != kept:
-        shutil.copyfile(source, kept)
-    rows = run["rows"]
-    shown = [key for key in SHOWN if key in rows]
-    draw(run, [rows[key] for key in shown], ROOT / "docs/performance.svg")
-    draw_growth(run, ROOT / "docs/growth.svg")
+    runs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    sections = []
+    for number, run in enumerate(runs):
+        name = f"performance-{number}.json" if number else "performance.json"
+        (ROOT / "docs" / name).write_text(json.dumps(run, indent=2) + "\n")
+        draw_growth(run, ROOT / "docs/growth.svg")
+        keys = [key for key, row in run["rows"].items() if row["area"] != "growth"]
+        if keys:
+            sections.append(
+                f"## CPython {run['python']['version']}\n\n"
+                f"{setting(run)} [Every sample]({name}).\n\n{table(run, keys)}\n"
+            )
+    run = runs[0]
+    shown = [key for key in SHOWN if key in run["rows"]]
+    draw(run, [run["rows"][key] for key in shown], ROOT / "docs/performance.svg")
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(START)
+    before, rest = readme.read_text().split(START)
     after = rest.split(END)[1]
-    short = table(run, shown)
     readme.write_text(
-        f"{before}{START}\n{setting(run)}\n\n{short}\n\n"
+        f"{before}{START}\n{setting(run)}\n\n{table(run, shown)}\n\n"
         "![Speed of the loops](docs/performance.svg)\n\n"
         f"[All rows](docs/performance.md)\n{END}{after}"
     )
-    (ROOT / "docs/performance.md").write_text(
-        "# Performance\n\n"
-        f"{setting(run)} What a row does, and how it is measured, is in\n"
-        "[the benchmarks' own page](../benchmarks/README.md); "
-        "[performance.json](performance.json) has every sample.\n\n"
-        f"{table(run, list(rows))}\n\n![Speed of the loops](performance.svg)\n\n"
-        "![How costs grow](growth.svg)\n"
-    )
+    page = [
+        "# Performance\n\nWhat a row does, and how it is measured, is in\n"
+        "[the benchmarks' own page](../benchmarks/README.md).\n",
+        "![Speed of the loops](performance.svg)\n",
+        *sections,
+    ]
+    if (ROOT / "docs/growth.svg").exists():
+        page.append("## How costs grow\n\n![How costs grow](growth.svg)\n")
+    (ROOT / "docs/performance.md").write_text("\n".join(page))
     return 0
 
 
