@@ -169,10 +169,12 @@ def points_of(reader):
 
 @pytest.fixture
 def sdk():
-    return pytest.importorskip("opentelemetry.sdk")
+    """Imported before there is a loop, for what an import opens is not the loop's."""
+    pytest.importorskip("opentelemetry.sdk.metrics.export")
+    return pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 
 
-def test_open_telemetry_s_instruments(loop, sdk):
+def test_open_telemetry_s_instruments(sdk, loop):
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -194,7 +196,7 @@ def test_open_telemetry_s_instruments(loop, sdk):
     provider.shutdown()
 
 
-def test_open_telemetry_s_spans(loop, sdk):
+def test_open_telemetry_s_spans(sdk, loop):
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
@@ -222,7 +224,7 @@ def test_open_telemetry_s_spans(loop, sdk):
     provider.shutdown()
 
 
-def test_open_telemetry_leaves_a_hook_alone(loop, sdk):
+def test_open_telemetry_leaves_a_hook_alone(sdk, loop):
     loop.slow_callback_hook = print
     instruments = module.open_telemetry(loop)
     assert loop.slow_callback_hook is print

@@ -154,10 +154,16 @@ fl_loop_slab(FlLoop *loop)
 int
 fl_loop_reserve(FlLoop *loop)
 {
-    if (FL_LIKELY(loop->reserve != NULL)) return 0;
-    /* Pages that nobody touches cost nothing. */
-    loop->reserve = PyBytes_FromStringAndSize(NULL, FL_SLAB_SIZE);
-    return loop->reserve == NULL ? -1 : 0;
+    if (FL_UNLIKELY(loop->reserve == NULL)) {
+        /* Pages that nobody touches cost nothing. */
+        loop->reserve = PyBytes_FromStringAndSize(NULL, FL_SLAB_SIZE);
+        if (loop->reserve == NULL) return -1;
+    }
+    if (FL_UNLIKELY(loop->spare_stop == NULL)) {
+        loop->spare_stop = PyObject_CallNoArgs(PyExc_StopIteration);
+        if (loop->spare_stop == NULL) return -1;
+    }
+    return 0;
 }
 
 PyObject *
@@ -170,6 +176,19 @@ fl_loop_bytes(FlLoop *loop, Py_ssize_t size)
     loop->reserve = NULL;
     memcpy(PyBytes_AS_STRING(bytes), loop->slab, (size_t)size);
     return fl_compat_bytes_shrink(bytes, size);
+}
+
+PyObject *
+fl_loop_stop(FlLoop *loop, PyObject *value)
+{
+    /* By hand: a tuple would be taken for the arguments. */
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    if (FL_LIKELY(stop != NULL) || loop->spare_stop == NULL) return stop;
+    PyErr_Clear();
+    stop = loop->spare_stop;
+    loop->spare_stop = NULL;
+    Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(value));
+    return stop;
 }
 
 static PyObject *
@@ -479,6 +498,7 @@ loop_release(FlLoop *self)
     PyMem_RawFree(self->slab);
     self->slab = NULL;
     Py_CLEAR(self->reserve);
+    Py_CLEAR(self->spare_stop);
 }
 
 bool

@@ -73,8 +73,9 @@ struct FlLoop {
     FlWatch *watches;          /* a list, which owns them */
     PyThreadState *runner;     /* of the run that is on, or NULL */
     void (*overdue)(FlLoop *); /* tries again what memory was out for, or NULL */
-    char *slab;        /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
-    PyObject *reserve; /* bytes for what was read when memory ran out, or NULL */
+    char *slab;           /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
+    PyObject *reserve;    /* bytes for what was read when memory ran out, or NULL; */
+    PyObject *spare_stop; /* and a StopIteration for it to leave in */
     FlPoll poll;
 };
 
@@ -129,12 +130,16 @@ int fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method)
  * or -1. */
 int fl_loop_push(FlLoop *loop, FlHandle *handle);
 
-/* Sees to it that fl_loop_bytes() cannot fail. 0, or -1 with MemoryError. */
+/* Sees to it that fl_loop_bytes() and fl_loop_stop() cannot fail. 0, or -1 with
+ * MemoryError. */
 int fl_loop_reserve(FlLoop *loop);
 
 /* The first size bytes of the slab as a bytes object, after fl_loop_reserve(): what was
  * taken from the kernel cannot be lost for want of memory. New reference. */
 PyObject *fl_loop_bytes(FlLoop *loop, Py_ssize_t size);
+
+/* StopIteration(value). New reference. */
+PyObject *fl_loop_stop(FlLoop *loop, PyObject *value);
 
 /* As loop.call_soon(), without its debug checks. 0, or -1 with an exception. */
 int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,

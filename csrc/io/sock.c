@@ -150,7 +150,9 @@ attempt_recv(FlSockOp *self, PyObject **result)
         PyErr_Clear(); /* the method says it better */
         return sock_receive(self, st->str_recv, 1, result);
     }
-    if (sock_refresh_fd(self) < 0) return FL_SOCKOP_FAILED;
+    if (sock_refresh_fd(self) < 0 || fl_loop_reserve(self->loop) < 0) {
+        return FL_SOCKOP_FAILED;
+    }
 
     /* What has arrived is mostly far less than what was asked for: a copy of it is
      * cheaper than memory of that size, which the system may have to clear first. */
@@ -158,7 +160,7 @@ attempt_recv(FlSockOp *self, PyObject **result)
     char *data;
     if (size <= FL_SLAB_SIZE) {
         data = fl_loop_slab(self->loop);
-        if (data == NULL || fl_loop_reserve(self->loop) < 0) return FL_SOCKOP_FAILED;
+        if (data == NULL) return FL_SOCKOP_FAILED;
     }
     else {
         bytes = PyBytes_FromStringAndSize(NULL, size);

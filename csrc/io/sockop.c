@@ -203,12 +203,11 @@ sockop_am_send(PyObject *op, PyObject *arg, PyObject **result)
 
 /* A step's outcome as a method has it: a result leaves as StopIteration. */
 static PyObject *
-sockop_stepped(PySendResult sent, PyObject *result)
+sockop_stepped(FlLoop *loop, PySendResult sent, PyObject *result)
 {
     if (sent == PYGEN_NEXT) return result;
     if (sent == PYGEN_RETURN) {
-        /* By hand: a tuple would be taken for the arguments. */
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        PyObject *stop = fl_loop_stop(loop, result);
         Py_DECREF(result);
         if (stop != NULL) {
             PyErr_SetObject(PyExc_StopIteration, stop);
@@ -219,19 +218,20 @@ sockop_stepped(PySendResult sent, PyObject *result)
 }
 
 static PyObject *
-sockop_iternext(PyObject *op)
+sockop_send(PyObject *op, PyObject *arg)
 {
+    FlLoop *loop = (FlLoop *)Py_XNewRef((PyObject *)((FlSockOp *)op)->loop);
     PyObject *result;
-    PySendResult sent = sockop_am_send(op, Py_None, &result);
-    return sockop_stepped(sent, result);
+    PySendResult sent = sockop_am_send(op, arg, &result);
+    PyObject *stepped = sockop_stepped(loop, sent, result);
+    Py_XDECREF((PyObject *)loop);
+    return stepped;
 }
 
 static PyObject *
-sockop_send(PyObject *op, PyObject *arg)
+sockop_iternext(PyObject *op)
 {
-    PyObject *result;
-    PySendResult sent = sockop_am_send(op, arg, &result);
-    return sockop_stepped(sent, result);
+    return sockop_send(op, Py_None);
 }
 
 static PyObject *
@@ -338,9 +338,12 @@ sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
             }
             got = sockop_stop_value();
             if (got != NULL) {
+                FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
                 PyObject *result = NULL;
                 PySendResult sent = sockop_run(self, got, &result);
-                return sockop_stepped(sent, result);
+                got = sockop_stepped(loop, sent, result);
+                Py_DECREF((PyObject *)loop);
+                return got;
             }
         }
         else if (sockop_close_awaiting(self) < 0) {
