@@ -162,6 +162,8 @@ def test_a_child_that_takes_no_event_of_the_parent(run_forking):
                 # A task's step complains that it ends where no loop runs, from Python
                 # 3.14 on.
                 loop.set_exception_handler(complaint)
+                for sock in (b, two):
+                    sock.detach()  # its copies end with it
                 return
             # The child ends before this process comes to its own flush and wait.
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
