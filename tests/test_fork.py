@@ -162,8 +162,8 @@ def test_a_child_that_takes_no_event_of_the_parent(run_forking):
                 # A task's step complains that it ends where no loop runs, from Python
                 # 3.14 on.
                 loop.set_exception_handler(complaint)
-                for sock in (b, two):
-                    sock.detach()  # its copies end with it
+                # It leaves open what it has not made; a debug build would say so.
+                warnings.simplefilter("ignore", ResourceWarning)
                 return
             # The child ends before this process comes to its own flush and wait.
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
