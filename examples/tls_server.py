@@ -39,8 +39,14 @@ async def greet(reader, writer):
 
 async def main():
     server_context, client_context = contexts()
+    greeted = asyncio.Event()
+
+    async def serve(reader, writer):
+        await greet(reader, writer)
+        greeted.set()
+
     server = await asyncio.start_server(
-        greet, "127.0.0.1", 0, ssl=server_context, ssl_handshake_timeout=5
+        serve, "127.0.0.1", 0, ssl=server_context, ssl_handshake_timeout=5
     )
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -52,6 +58,7 @@ async def main():
         print((await reader.readline()).decode().strip())
         writer.close()
         await writer.wait_closed()
+        await greeted.wait()
 
 
 if __name__ == "__main__":

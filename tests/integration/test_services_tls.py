@@ -88,6 +88,7 @@ def test_sqlalchemy(run, request, tls, driver):
         url = server.url.replace("://", "+asyncpg://")
 
     async def main():
+        before = len(open_fds())
         engine = create_async_engine(url, connect_args={"ssl": tls.client})
 
         async def one(number):
@@ -97,6 +98,8 @@ def test_sqlalchemy(run, request, tls, driver):
         numbers = await asyncio.gather(*(one(number) for number in range(30)))
         assert numbers == list(range(30))
         await engine.dispose()
+        while len(open_fds()) > before:  # nothing else tells of the end
+            await asyncio.sleep(0.001)
 
     run(main())
 
