@@ -4,6 +4,7 @@
  * Thread: the loop's own; the hooks are set from any. */
 #include "core/probe.h"
 #include "core/loop.h"
+#include "core/view.h"
 #include "base/errors.h"
 #include <math.h>
 #include <time.h>
@@ -215,17 +216,6 @@ fl_probe_clear(FlProbes *probes)
     Py_CLEAR(probes->sampler);
 }
 
-static PyObject *
-probe_get(PyObject *op, void *closure)
-{
-    PyObject *value;
-    FL_BEGIN_CRITICAL(op);
-    value = *(PyObject **)((char *)op + (uintptr_t)closure);
-    value = Py_NewRef(value != NULL ? value : Py_None);
-    FL_END_CRITICAL();
-    return value;
-}
-
 static int
 probe_set(PyObject *op, PyObject *value, void *closure)
 {
@@ -250,9 +240,10 @@ probe_set(PyObject *op, PyObject *value, void *closure)
 }
 
 PyGetSetDef fl_probe_getset[] = {
-    {"slow_callback_hook", probe_get, probe_set,
+    {"slow_callback_hook", fl_view_get_object, probe_set,
      PyDoc_STR("Called with a fastloop.metrics.SlowCallback; None: nothing is timed."),
      (void *)offsetof(FlLoop, probes.hook)},
-    {"_sampler", probe_get, probe_set, NULL, (void *)offsetof(FlLoop, probes.sampler)},
+    {"_sampler", fl_view_get_object, probe_set, NULL,
+     (void *)offsetof(FlLoop, probes.sampler)},
     {NULL, NULL, NULL, NULL, NULL},
 };

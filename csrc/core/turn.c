@@ -4,7 +4,7 @@
  * Thread: the loop's own.
  *
  * The wait is one call without the GIL, and events are told of after it, so that N
- * readable sockets cost one hand-over and no Python code runs inside libuv. */
+ * readable sockets cost one hand-over. */
 #include "core/turn.h"
 #include "core/step.h"
 #include "base/errors.h"
@@ -350,9 +350,10 @@ turn_look(FlLoop *self)
     }
 }
 
-/* What is ready is ahead of what a look then finds to read, as in asyncio: the first
- * step of a task may put up what the read is for. The callbacks of add_reader() queue
- * up behind it by themselves. */
+/* What is ready is ahead of what a look then finds to read: the first step of a task
+ * may put up what the read is for. asyncio looks before it and reads behind it; here
+ * nothing is held back while callbacks run, which may take turns of their own or close
+ * the loop. The callbacks of add_reader() queue up behind it by themselves. */
 static inline bool
 turn_has_batch(FlLoop *self)
 {

@@ -117,8 +117,8 @@ view_set_ignored(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
     return 0;
 }
 
-static PyObject *
-view_get_object(PyObject *op, void *closure)
+PyObject *
+fl_view_get_object(PyObject *op, void *closure)
 {
     PyObject *value;
     FL_BEGIN_CRITICAL(op);
@@ -149,8 +149,9 @@ PyGetSetDef fl_view_getset[] = {
     {"_thread_id", view_get_thread_id, view_set_thread_id, NULL, NULL},
     {"_ready", view_get_ready, view_set_ignored,
      PyDoc_STR("The handles that are ready to run, as a list."), NULL},
-    {"_task_factory", view_get_object, view_set_object, NULL, VIEW_FIELD(task_factory)},
-    {"_current_handle", view_get_object, view_set_object, NULL,
+    {"_task_factory", fl_view_get_object, view_set_object, NULL,
+     VIEW_FIELD(task_factory)},
+    {"_current_handle", fl_view_get_object, view_set_object, NULL,
      VIEW_FIELD(current_handle)},
     {NULL, NULL, NULL, NULL, NULL},
 };

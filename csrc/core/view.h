@@ -8,4 +8,7 @@
 
 extern PyGetSetDef fl_view_getset[];
 
+/* A getter: the object at the offset that closure is, or None. */
+PyObject *fl_view_get_object(PyObject *op, void *closure);
+
 #endif

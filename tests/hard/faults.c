@@ -256,12 +256,9 @@ readv(int fd, const struct iovec *vectors, int count)
 {
     REAL(ssize_t, readv, int, const struct iovec *, int)
     FAIL("readv", -1)
-    if (code == SHORT) {
-        struct iovec some = vectors[0];
-        some.iov_len = some.iov_len > 1 ? some.iov_len / 2 : some.iov_len;
-        return real(fd, &some, 1);
-    }
-    return real(fd, vectors, count);
+    struct iovec some = vectors[0];
+    some.iov_len = LESS(some.iov_len);
+    return code == SHORT ? real(fd, &some, 1) : real(fd, vectors, count);
 }
 
 ssize_t
@@ -279,12 +276,9 @@ writev(int fd, const struct iovec *vectors, int count)
 {
     REAL(ssize_t, writev, int, const struct iovec *, int)
     FAIL("writev", -1)
-    if (code == SHORT) {
-        struct iovec some = vectors[0];
-        some.iov_len = some.iov_len > 1 ? some.iov_len / 2 : some.iov_len;
-        return real(fd, &some, 1);
-    }
-    return real(fd, vectors, count);
+    struct iovec some = vectors[0];
+    some.iov_len = LESS(some.iov_len);
+    return code == SHORT ? real(fd, &some, 1) : real(fd, vectors, count);
 }
 
 ssize_t
@@ -324,11 +318,7 @@ int
 epoll_ctl(int epfd, int operation, int fd, struct epoll_event *event)
 {
     REAL(int, epoll_ctl, int, int, int, struct epoll_event *)
-    /* libuv aborts by design, which nobody can mend from outside. */
-    Dl_info caller;
-    bool is_libuv = dladdr(__builtin_return_address(0), &caller) != 0 &&
-                    strstr(caller.dli_fname, "libuv") != NULL;
-    if (operation != EPOLL_CTL_DEL && !is_libuv) {
+    if (operation != EPOLL_CTL_DEL) {
         FAIL("epoll_ctl", -1)
     }
     return real(epfd, operation, fd, event);
