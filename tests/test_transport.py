@@ -51,6 +51,37 @@ def test_unclosed_transport_warns(loop_factory):
         assert ours.fileno() == -1
 
 
+def test_a_replaced_close_of_sockets_is_called(loop, run, monkeypatch):
+    """As by what counts the descriptors that a program has open."""
+    numbers = []
+    original = socket.socket.close
+
+    def close(self):
+        numbers.append(self.fileno())
+        original(self)
+
+    async def main():
+        ours, peer = socket.socketpair()
+        number = ours.fileno()
+        lost = loop.create_future()
+
+        class Ending(asyncio.Protocol):
+            def connection_lost(self, exc):
+                lost.set_result(None)
+
+        with peer:
+            transport, _ = await loop.create_connection(Ending, sock=ours)
+            del ours
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "close", close)
+                transport.close()
+                await lost
+                await turns(2)
+        assert numbers[:1] == [number]
+
+    run(main())
+
+
 def test_open_transport_is_not_collected(loop, run):
     async def main():
         ours, peer = socket.socketpair()

@@ -75,6 +75,18 @@ fl_heap_pop(FlHeap *heap)
     return item;
 }
 
+int64_t
+fl_heap_second(const FlHeap *heap)
+{
+    int64_t second = INT64_MAX;
+    for (size_t at = 1; at <= HEAP_ARITY && at < heap->length; at++) {
+        if (heap->entries[at].key < second) {
+            second = heap->entries[at].key;
+        }
+    }
+    return second;
+}
+
 bool
 fl_heap_take_last(FlHeap *heap, void *item)
 {

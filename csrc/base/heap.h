@@ -28,6 +28,9 @@ bool fl_heap_push(FlHeap *heap, int64_t key, void *item);
 /* Removes and returns the item of the first entry; the heap is not empty. */
 void *fl_heap_pop(FlHeap *heap);
 
+/* The key of the second entry, or INT64_MAX. */
+int64_t fl_heap_second(const FlHeap *heap);
+
 /* Takes item out if it happens to stand last in the array, where removal is free:
  * so does one that was just pushed with a late deadline. */
 bool fl_heap_take_last(FlHeap *heap, void *item);

@@ -57,7 +57,9 @@ typedef struct FlStep FlStep;
     X(iscoroutinefunction, "inspect", "iscoroutinefunction")                           \
     X(queue_empty, "_queue", "Empty")                                                  \
     X(socket_class, "socket", "socket")                                                \
+    X(socket_close, "socket", "socket.close")                                          \
     X(native_socket, "_socket", "socket")                                              \
+    X(native_socket_close, "_socket", "socket.close")                                  \
     X(address_families, "socket", "AddressFamily._value2member_map_")                  \
     X(socket_kinds, "socket", "SocketKind._value2member_map_")                         \
     X(connect_sock, "asyncio.base_events", "BaseEventLoop._connect_sock")              \

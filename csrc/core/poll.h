@@ -104,8 +104,9 @@ PyObject *fl_poll_transport(FlPoll *poll, int fd);
 bool fl_poll_has_transport(FlPoll *poll, int fd);
 
 /* Makes the next wait end at deadline, in nanoseconds of uv_hrtime(); a little later if
- * a wait has ended for a timer just before. */
-void fl_poll_arm(FlPoll *poll, int64_t deadline);
+ * a wait has ended for a timer just before, the more so where next, the deadline behind
+ * this one, is near as well. */
+void fl_poll_arm(FlPoll *poll, int64_t deadline, int64_t next);
 
 /* Has the next fl_poll_arm() set the timer, whatever it is set to. */
 void fl_poll_disarm(FlPoll *poll);

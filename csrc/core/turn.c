@@ -173,10 +173,9 @@ turn_run_timed(FlLoop *self)
 }
 
 static int
-turn_run_ready(FlLoop *self)
+turn_run_batch(FlLoop *self, size_t left)
 {
     int rc = 0;
-    size_t left = fl_ring_len(&self->ready);
     fl_metrics_batch(&self->metrics, left);
     while (left > 0 && rc == 0) {
         size_t plain = fl_probe_plain_run(self);
@@ -203,6 +202,17 @@ turn_run_ready(FlLoop *self)
         fl_count_add(&self->metrics.taken, taken - plain);
         if (FL_UNLIKELY(fl_ring_len(&self->ready) == 0)) break;
     }
+    return rc;
+}
+
+static inline int
+turn_run_ready(FlLoop *self)
+{
+    size_t batch = fl_ring_len(&self->ready);
+    if (FL_LIKELY(batch < FL_WAKEUP_BATCH)) return turn_run_batch(self, batch);
+    uint64_t started = uv_hrtime();
+    int rc = turn_run_batch(self, batch);
+    fl_wakeup_pace(&self->wakeup, batch, uv_hrtime() - started);
     return rc;
 }
 
@@ -283,15 +293,18 @@ turn_wait(FlLoop *self, int64_t limit)
         turn_poll(self, FL_POLL_LOOK);
         return 0;
     }
+    int64_t next = fl_heap_second(&self->timers.heap);
     /* A clock of the program's own ticks as fast as ours, asyncio believes. */
-    if (deadline != FL_TIMER_NEVER && !fl_timer_is_own(self) &&
-        (__builtin_sub_overflow(deadline, now, &deadline) ||
-         __builtin_add_overflow(deadline, (int64_t)uv_hrtime(), &deadline))) {
-        deadline = FL_TIMER_NEVER;
+    if (deadline != FL_TIMER_NEVER && !fl_timer_is_own(self)) {
+        next = FL_TIMER_NEVER;
+        if (__builtin_sub_overflow(deadline, now, &deadline) ||
+            __builtin_add_overflow(deadline, (int64_t)uv_hrtime(), &deadline)) {
+            deadline = FL_TIMER_NEVER;
+        }
     }
     deadline = turn_limit(deadline, limit);
     if (deadline != FL_TIMER_NEVER) {
-        fl_poll_arm(&self->poll, deadline);
+        fl_poll_arm(&self->poll, deadline, next);
     }
     /* Other threads ring the bell from here on; what came before it, is seen here. */
     bool look = self->jobs > 0 && fl_jobs_may_look(self->job_queue, &self->spin);

@@ -8,6 +8,24 @@
 #include <sched.h>
 #include <time.h>
 
+/* A thread may send faster than the loop runs what it sent: then turns would grow
+ * without bound, and timers and I/O wait for their end. Above what the loop gets done
+ * in WAKEUP_BATCH_NS, senders pause at every so many, without the GIL, until the loop
+ * takes some. To let the GIL go and ask for it again would do harm: a loop that wakes
+ * up a little later finds it taken, each time anew, and never gets to the switch
+ * interval after which it is given. A loop that takes nothing meanwhile, in a callback
+ * that waits perhaps for the sender, is not waited for again soon. */
+enum {
+    WAKEUP_CROWD = 2048, /* before the first batch was timed */
+    WAKEUP_CROWD_MAX = 32768,
+    WAKEUP_BATCH_NS = 1000000,
+    WAKEUP_CROWD_STEP = 64,
+    WAKEUP_CROWD_STEP_STUCK = 8192,
+    WAKEUP_PAUSE_NS = 50000,
+    WAKEUP_PAUSES = 1000,     /* the most for one call */
+    WAKEUP_PAUSES_STUCK = 20, /* and without any callback run meanwhile */
+};
+
 void
 fl_wakeup_init(FlWakeup *wakeup, FlPoll *poll)
 {
@@ -15,6 +33,7 @@ fl_wakeup_init(FlWakeup *wakeup, FlPoll *poll)
     atomic_init(&wakeup->sleeping, FL_WAKEUP_AWAKE);
     atomic_init(&wakeup->ringers, 0);
     wakeup->poll = poll;
+    wakeup->crowd = WAKEUP_CROWD;
     wakeup->open = true;
 }
 
@@ -171,20 +190,15 @@ fl_wakeup_ring_end(FlWakeup *wakeup)
     atomic_fetch_sub(&wakeup->ringers, 1);
 }
 
-/* A thread may send faster than the loop runs what it sent: then turns would grow
- * without bound, and timers and I/O wait for their end. Above this many, senders pause
- * at every so many, without the GIL. To let it go and ask for it again would do harm: a
- * loop that wakes up a little later finds it taken, each time anew, and never gets to
- * the switch interval after which it is given. A loop that takes nothing meanwhile, in
- * a callback that waits perhaps for the sender, is not waited for again soon. */
-enum {
-    WAKEUP_CROWD = 2048,
-    WAKEUP_CROWD_STEP = 64,
-    WAKEUP_CROWD_STEP_STUCK = 8192,
-    WAKEUP_PAUSE_NS = 50000,
-    WAKEUP_PAUSES = 1000,     /* the most for one call */
-    WAKEUP_PAUSES_STUCK = 20, /* and without any callback run meanwhile */
-};
+void
+fl_wakeup_pace(FlWakeup *wakeup, size_t batch, uint64_t passed)
+{
+    size_t crowd = (size_t)(batch * WAKEUP_BATCH_NS / (passed + 1));
+    if (crowd > WAKEUP_CROWD_MAX) {
+        crowd = WAKEUP_CROWD_MAX;
+    }
+    wakeup->crowd = crowd > FL_WAKEUP_BATCH ? crowd : FL_WAKEUP_BATCH;
+}
 
 #if FL_HAVE_GIL
 static void
@@ -195,10 +209,14 @@ wakeup_let_catch_up(FlLoop *loop, size_t length)
     if (length % step != 0) return;
     if (loop->thread == 0 || loop->thread == PyThread_get_thread_ident()) return;
     size_t taken = loop->ready.head;
+    size_t seen = taken;
     PyThreadState *thread = PyEval_SaveThread();
-    nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
+    for (int i = 0; seen == taken && i < WAKEUP_PAUSES_STUCK; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
+        seen = __atomic_load_n(&loop->ready.head, __ATOMIC_RELAXED);
+    }
     PyEval_RestoreThread(thread);
-    wakeup->stuck = loop->ready.head == taken;
+    wakeup->stuck = seen == taken;
 }
 #else
 /* Nothing else keeps a sender from being faster than the loop: it pauses for as long as
@@ -217,7 +235,7 @@ wakeup_let_catch_up(FlLoop *loop, size_t length)
         for (int i = 0; waits && i < WAKEUP_PAUSES_STUCK; i++) {
             nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
             fl_lock_acquire(&wakeup->lock);
-            waits = fl_ring_len(&wakeup->queue) >= WAKEUP_CROWD;
+            waits = fl_ring_len(&wakeup->queue) >= wakeup->crowd;
             fl_lock_release(&wakeup->lock);
             if (wakeup->ran != ran) break;
         }
@@ -248,7 +266,7 @@ fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
     fl_lock_release(&wakeup->lock);
     if (queued) {
         if (FL_UNLIKELY(code != 0)) return wakeup_failed(handle, code);
-        if (FL_UNLIKELY(wake && length >= WAKEUP_CROWD)) {
+        if (FL_UNLIKELY(wake && length >= wakeup->crowd)) {
             wakeup_let_catch_up(loop, length);
         }
         return 0;
@@ -274,7 +292,7 @@ fl_wakeup_push(FlLoop *loop, FlHandle *handle)
         if (FL_UNLIKELY(code != 0)) return wakeup_failed(handle, code);
     }
     size_t length = fl_ring_len(&loop->ready);
-    if (FL_HAVE_GIL && FL_UNLIKELY(length >= WAKEUP_CROWD)) {
+    if (FL_HAVE_GIL && FL_UNLIKELY(length >= wakeup->crowd)) {
         wakeup_let_catch_up(loop, length);
     }
     return 0;

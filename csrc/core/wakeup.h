@@ -30,6 +30,7 @@ typedef struct {
     atomic_int ringers;  /* between ring_begin and ring_end */
     bool open;
     FL_SHARED bool stuck;   /* the loop ran nothing while a sender paused */
+    FL_SHARED size_t crowd; /* senders pause when so many wait: what a batch may take */
     FL_SHARED unsigned ran; /* changes while the loop runs callbacks; without a GIL */
     FlPoll *poll;           /* the loop's, which has the bell */
 } FlWakeup;
@@ -68,6 +69,12 @@ bool fl_wakeup_ring_begin(FlWakeup *wakeup);
 void fl_wakeup_ring_end(FlWakeup *wakeup);
 
 int fl_wakeup_traverse(FlWakeup *wakeup, visitproc visit, void *arg);
+
+/* A batch that is worth noting the time of. */
+enum { FL_WAKEUP_BATCH = 256 };
+
+/* The loop ran a batch of so many in so many nanoseconds. */
+void fl_wakeup_pace(FlWakeup *wakeup, size_t batch, uint64_t passed);
 
 /* The loop runs another callback; left is how many follow. */
 static inline void

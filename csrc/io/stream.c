@@ -541,6 +541,7 @@ stream_repr(PyObject *op)
         .unbind = stream_unbind,                                                       \
         .wanted = stream_wanted,                                                       \
         .lost = stream_lost,                                                           \
+        .release = fl_streaminfo_keep,                                                 \
         .make_extra = fl_streaminfo_make,                                              \
     }
 static const FlTransportKind stream_kinds[2] = {STREAM_KIND(FL_TRAFFIC_TCP),
@@ -790,11 +791,10 @@ fl_stream_register(PyObject *module, FlState *st)
     if (st->socket_transport_type == NULL) return -1;
     PyObject *type = (PyObject *)st->socket_transport_type;
     PyObject *mode = PyObject_GetAttrString(st->sendfile_mode, "TRY_NATIVE");
-    int rc =
-        mode == NULL ? -1 : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
-    Py_XDECREF(mode);
-    if (rc < 0 || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0) {
+    if (mode == NULL) return -1;
+    int rc = PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_DECREF(mode);
+    if (rc < 0 || PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) < 0)
         return -1;
-    }
     return fl_loop_add_methods(st, loop_methods);
 }

@@ -56,6 +56,34 @@ stream_foreign_name(FlStream *self, PyObject *method)
     return name;
 }
 
+/* The address of the descriptor, which is of a family that addr.c knows. */
+static bool
+stream_own_name(FlStream *self, FlAddress *address)
+{
+    address->length = sizeof(address->u);
+    return getsockname(self->base.watcher.fd, &address->u.any, &address->length) == 0;
+}
+
+void
+fl_streaminfo_keep(FlTransport *base)
+{
+    FlStream *self = (FlStream *)base;
+    FlAddress address;
+    if (self->local != NULL || base->own_name != NULL) return;
+    if (base->sock != NULL &&
+        PyObject_AsFileDescriptor(base->sock) != base->watcher.fd) {
+        PyErr_Clear();
+        return; /* closed behind our back: the number may be a stranger's */
+    }
+    if (!fl_addr_is_known(self->family)) {
+        self->local = stream_foreign_name(self, base->loop->st->str_getsockname);
+    }
+    else if (stream_own_name(self, &address)) {
+        base->own_name = fl_addr_keep(&address);
+    }
+    PyErr_Clear();
+}
+
 PyObject *
 fl_streaminfo_make(FlTransport *base, PyObject *name)
 {
@@ -71,14 +99,13 @@ fl_streaminfo_make(FlTransport *base, PyObject *name)
     }
     if (PyUnicode_Compare(name, st->str_sockname) == 0) {
         if (self->local != NULL) return Py_NewRef(self->local);
+        if (base->own_name != NULL) return fl_addr_kept_to_object(base->own_name);
         if (closed) Py_RETURN_NONE;
         if (!fl_addr_is_known(self->family)) {
             return stream_foreign_name(self, st->str_getsockname);
         }
-        FlAddress address = {.length = sizeof(address.u)};
-        if (getsockname(base->watcher.fd, &address.u.any, &address.length) < 0) {
-            Py_RETURN_NONE;
-        }
+        FlAddress address;
+        if (!stream_own_name(self, &address)) Py_RETURN_NONE;
         return fl_addr_to_object(&address);
     }
     if (PyUnicode_Compare(name, st->str_socket) == 0) {

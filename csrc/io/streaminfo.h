@@ -10,6 +10,9 @@
  * exception for any other name. */
 PyObject *fl_streaminfo_make(FlTransport *base, PyObject *name);
 
+/* Notes what only the descriptor can tell, before it goes. */
+void fl_streaminfo_keep(FlTransport *base);
+
 /* The Python socket over the descriptor, made when somebody asks; it owns the
  * descriptor from then on. New reference. */
 PyObject *fl_streaminfo_socket(FlStream *self);

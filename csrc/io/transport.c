@@ -323,23 +323,20 @@ fl_transport_close(FlTransport *self)
     return self->kind->buffered(self) > 0 ? 0 : fl_transport_lose(self, NULL);
 }
 
-/* Makes everything known that the descriptor alone can tell. */
-static void
-transport_keep_names(FlTransport *self)
+/* Closes a socket object that nobody else has: without the frames of its Python
+ * methods. NULL with an exception. */
+static PyObject *
+transport_close_sock(FlState *st, PyObject *sock)
 {
-    if (self->sock != NULL &&
-        PyObject_AsFileDescriptor(self->sock) != self->watcher.fd) {
-        PyErr_Clear();
-        return; /* closed behind our back: the number may be a stranger's */
+    if (FL_HAVE_GIL && Py_REFCNT(sock) == 1 &&
+        Py_IS_TYPE(sock, (PyTypeObject *)st->socket_class)) {
+        PyObject *close = PyObject_GetAttr(st->socket_class, st->str_close);
+        if (close == NULL) return NULL;
+        bool plain = close == st->socket_close; /* which calls the other at once */
+        Py_DECREF(close);
+        if (plain) return PyObject_CallOneArg(st->native_socket_close, sock);
     }
-    PyObject *args = PyTuple_Pack(1, self->loop->st->str_sockname);
-    PyObject *value =
-        args == NULL ? NULL : fl_transport_get_extra_info((PyObject *)self, args, NULL);
-    if (value == NULL) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(value);
-    Py_XDECREF(args);
+    return PyObject_CallMethodNoArgs(sock, st->str_close);
 }
 
 void
@@ -351,7 +348,6 @@ fl_transport_release(FlTransport *self)
     }
     FlPoll *poll = &self->loop->poll;
     int fd = self->watcher.fd;
-    transport_keep_names(self);
     (void)fl_poll_set(poll, &self->watcher, 0);
     fl_poll_disown(poll, fd, (PyObject *)self);
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
@@ -365,7 +361,7 @@ fl_transport_release(FlTransport *self)
     sock = self->sock;
     self->sock = NULL;
     FL_END_CRITICAL();
-    PyObject *closed = PyObject_CallMethodNoArgs(sock, self->loop->st->str_close);
+    PyObject *closed = transport_close_sock(self->loop->st, sock);
     if (closed == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -696,6 +692,7 @@ fl_transport_dealloc(PyObject *op, inquiry clear)
     }
     (void)clear(op);
     PyMem_Free(self->peer);
+    PyMem_Free(self->own_name);
     Py_CLEAR(self->loop);
     tp->tp_free(op);
     Py_DECREF(tp);

@@ -60,6 +60,7 @@ struct FlTransport {
     FlTraffic *traffic; /* of the loop */
     FlWatcher watcher;
     FlKeptAddress *peer; /* known from accept or connect, until somebody asks for it */
+    FlKeptAddress *own_name; /* from when the descriptor is gone */
     size_t high_water;
     size_t low_water;
     int conn_lost;
