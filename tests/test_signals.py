@@ -534,14 +534,15 @@ def test_an_exception_raised_within_a_callback_is_reported(loop):
 
 
 def test_a_handler_that_returns_lets_the_loop_sleep_on(loop):
-    calls = []
-    previous = signal.signal(signal.SIGUSR1, lambda *args: calls.append(args[0]))
+    called = threading.Semaphore(0)
+    in_time = []
+    previous = signal.signal(signal.SIGUSR1, lambda *args: called.release())
 
     def send():
         for _ in range(3):
-            time.sleep(0.01)
+            time.sleep(0.01)  # the loop is asleep by then, in all likelihood
             kill(signal.SIGUSR1)
-        time.sleep(0.01)
+            in_time.append(called.acquire(timeout=30))  # two at once would be one
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=send)
@@ -551,7 +552,7 @@ def test_a_handler_that_returns_lets_the_loop_sleep_on(loop):
     finally:
         thread.join()
         signal.signal(signal.SIGUSR1, previous)
-    assert calls == [signal.SIGUSR1] * 3
+    assert in_time == [True] * 3
 
 
 def test_a_handler_that_stops_the_loop(loop):
