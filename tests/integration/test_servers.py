@@ -28,6 +28,7 @@ def gunicorn(program, *options, app="integration.asgiapp:app"):
     return program(
         "-m", "gunicorn", "--bind", "127.0.0.1:0", "--no-control-socket",
         "--graceful-timeout", "30", "--worker-tmp-dir", "/dev/shm",
+        "--asgi-loop", "asyncio",  # else uvloop, where it is installed
         *options, app,
     )  # fmt: skip
 
@@ -77,7 +78,7 @@ def test_hypercorn(run, loop_name, program, workers, sig):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_gunicorn(run, loop_name, program, count):
-    worker = "uvicorn_worker.UvicornWorker"
+    worker = "integration.asgiworker.Worker"
     server = gunicorn(program, "--workers", str(count), "--worker-class", worker)
     port = server.port()
     server.until("Application startup complete", count)
@@ -211,7 +212,7 @@ def test_hypercorn_with_websockets(run, program):
 
 
 WORKERS = {
-    "uvicorn_worker.UvicornWorker": ("integration.asgiapp:app", "/slow/0.5"),
+    "integration.asgiworker.Worker": ("integration.asgiapp:app", "/slow/0.5"),
     "aiohttp.GunicornWebWorker": ("integration.aiohttpapp:app", "/slow"),
     "asgi": ("integration.asgiapp:app", "/slow/0.5"),
 }
