@@ -13,6 +13,8 @@ import time
 import pytest
 from conftest import TIMEOUT
 
+from .ownservers import free_port
+
 
 def test_ipython_awaits(program, loop_name, tmp_path):
     code = textwrap.dedent(
@@ -261,8 +263,83 @@ def test_opentelemetry(run_script):
     assert done.stdout == "as it should be\n"
 
 
-def test_debugpy(program, loop_name, tmp_path):
-    """A debugger attaches to a running loop, stops in a coroutine, reads a variable."""
+class Debugger:
+    """A client of debugpy's, connected and attached."""
+
+    def __init__(self, ran, port):
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), 1)
+                break
+            except OSError:
+                assert time.monotonic() < deadline, ran.output
+                time.sleep(0.05)
+        connection.settimeout(TIMEOUT)
+        with connection:  # it is closed with the stream
+            self.stream = connection.makefile("rwb")
+        self.number = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stream.close()
+
+    def send(self, command, **arguments):
+        self.number += 1
+        message = {"seq": self.number, "type": "request", "command": command}
+        body = json.dumps({**message, "arguments": arguments}).encode()
+        self.stream.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.stream.flush()
+        return self.number
+
+    def receive(self, **wanted):
+        while True:
+            length = None
+            while line := self.stream.readline().strip():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            message = json.loads(self.stream.read(length))
+            if all(message.get(key) == value for key, value in wanted.items()):
+                return message
+
+    def ask(self, command, **arguments):
+        seq = self.send(command, **arguments)
+        answer = self.receive(type="response", request_seq=seq)
+        assert answer["success"], answer
+        return answer.get("body")
+
+    def attach(self, file, line):
+        """Have the program stop at a line."""
+        self.ask("initialize", adapterID="test", pathFormat="path")
+        attach = self.send("attach", justMyCode=True)
+        self.receive(type="event", event="initialized")
+        source = {"path": str(file)}
+        self.ask("setBreakpoints", source=source, breakpoints=[{"line": line}])
+        self.ask("configurationDone")
+        self.receive(type="response", request_seq=attach)
+
+    def stopped(self):
+        """Wait until the program stops; return (thread, frame)."""
+        thread = self.receive(type="event", event="stopped")["body"]["threadId"]
+        trace = self.ask("stackTrace", threadId=thread)["stackFrames"]
+        assert trace[0]["name"] == "main"
+        return thread, trace[0]["id"]
+
+    def value(self, frame):
+        return int(self.ask("evaluate", expression="value", frameId=frame)["result"])
+
+    def end(self, file, frame):
+        """Have the program end when it goes on."""
+        self.ask("setBreakpoints", source={"path": str(file)}, breakpoints=[])
+        code = "globals().update(stop=True)"
+        self.ask("evaluate", expression=code, frameId=frame, context="repl")
+
+
+@pytest.fixture
+def debugged(tmp_path):
+    """A program to stop in line 7."""
     file = tmp_path / "debugged.py"
     file.write_text(
         textwrap.dedent(
@@ -282,73 +359,82 @@ def test_debugpy(program, loop_name, tmp_path):
             """
         )
     )
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    return file
+
+
+QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def test_debugpy(program, loop_name, debugged):
+    """A debugger attaches to a running loop, stops in a coroutine, reads a variable."""
+    port = free_port()
     options = ["-m", "fastloop"] if loop_name == "fastloop" else []
     ran = program(
         *options, "-m", "debugpy", "--listen", f"127.0.0.1:{port}",
-        "--wait-for-client", str(file), redirect=False,
-        env={"PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        "--wait-for-client", str(debugged), redirect=False, env=QUIET,
     )  # fmt: skip
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        try:
-            connection = socket.create_connection(("127.0.0.1", port), 1)
-            break
-        except OSError:
-            assert time.monotonic() < deadline, ran.output
-            time.sleep(0.05)
-    connection.settimeout(TIMEOUT)
-    with connection, connection.makefile("rwb") as stream:
-        number = 0
+    with Debugger(ran, port) as debugger:
+        debugger.attach(debugged, 7)
+        for expected in (1, 2):
+            thread, frame = debugger.stopped()
+            assert debugger.value(frame) == expected
+            if expected == 2:
+                debugger.end(debugged, frame)
+            debugger.ask("continue", threadId=thread)
+    assert "ended" in ran.wait()
 
-        def send(command, **arguments):
-            nonlocal number
-            number += 1
-            message = {"seq": number, "type": "request", "command": command}
-            body = json.dumps({**message, "arguments": arguments}).encode()
-            stream.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            stream.flush()
-            return number
 
-        def receive(**wanted):
-            while True:
-                length = None
-                while line := stream.readline().strip():
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                message = json.loads(stream.read(length))
-                if all(message.get(key) == value for key, value in wanted.items()):
-                    return message
+def inject(pid, port):
+    """Have debugpy enter a process that does not expect it; skip where that cannot be."""
+    options = ["--listen", f"127.0.0.1:{port}", "--pid", str(pid)]
+    command = [sys.executable, "-m", "debugpy", *options]
+    done = subprocess.run(
+        command, env={**os.environ, **QUIET}, capture_output=True, text=True,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    if "ermission" in done.stdout + done.stderr:
+        pytest.skip("a process may not change another here")
+    return done
 
-        def ask(command, **arguments):
-            seq = send(command, **arguments)
-            answer = receive(type="response", request_seq=seq)
-            assert answer["success"], answer
-            return answer.get("body")
 
-        ask("initialize", adapterID="test", pathFormat="path")
-        attach = send("attach", justMyCode=True)
-        receive(type="event", event="initialized")
-        ask("setBreakpoints", source={"path": str(file)}, breakpoints=[{"line": 7}])
-        ask("configurationDone")
-        receive(type="response", request_seq=attach)
-        for expected in ("1", "2"):
-            stopped = receive(type="event", event="stopped")["body"]
-            trace = ask("stackTrace", threadId=stopped["threadId"])["stackFrames"]
-            assert trace[0]["name"] == "main"
-            value = ask("evaluate", expression="value", frameId=trace[0]["id"])
-            assert value["result"] == expected
-            if expected == "2":
-                ask("setBreakpoints", source={"path": str(file)}, breakpoints=[])
-                ask(
-                    "evaluate",
-                    expression="globals().update(stop=True)",
-                    frameId=trace[0]["id"],
-                    context="repl",
-                )
-            ask("continue", threadId=stopped["threadId"])
+def need_calling_gdb():
+    """Before Python 3.14, debugpy has gdb call a function in the process."""
+    if hasattr(sys, "remote_exec"):
+        return
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        pytest.skip("debugpy attaches by gdb, which is not installed")
+    code = "print('runs', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        done = subprocess.run(
+            [gdb, "--batch", "-nx", "--pid", str(process.pid),
+             "--eval-command", "call (int)getpid()"],
+            capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        process.kill()
+    if f"= {process.pid}" not in done.stdout:
+        pytest.skip("gdb cannot call a function in a process here")
+
+
+def test_debugpy_attaches_by_pid(program, debugged):
+    """Its code is run in a loop that knows nothing of it, and the loop goes on."""
+    need_calling_gdb()
+    ran = program(str(debugged), env=QUIET)
+    ran.until("runs")
+    port = free_port()
+    injected = inject(ran.process.pid, port)
+    assert injected.returncode == 0, injected.stderr
+    with Debugger(ran, port) as debugger:
+        debugger.attach(debugged, 7)
+        thread, frame = debugger.stopped()
+        assert debugger.value(frame) > 0
+        debugger.end(debugged, frame)
+        debugger.ask("continue", threadId=thread)
     assert "ended" in ran.wait()
 
 
