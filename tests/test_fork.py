@@ -5,6 +5,7 @@ notices. The end of the process itself is in test_fork_exit.py.
 import textwrap
 
 import pytest
+from authority import new_authority
 
 FORK = """
 import os, signal, socket, threading, warnings
@@ -387,7 +388,7 @@ def test_from_every_kind_of_callback(run_forking):
 
 def test_tls_beside_a_fork(run_forking):
     """The child drops its copy of the connection without a word to the peer."""
-    pytest.importorskip("trustme")
+    new_authority()
     result = run_forking(
         """
         import gc

@@ -6,10 +6,12 @@ import itertools
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 
 import pytest
+from authority import new_authority
 from conftest import TIMEOUT, factory_of, finish, run_python
 
 import fastloop
@@ -410,10 +412,7 @@ def test_the_executor_s_queue(loop, run):
 
 
 def test_tls(loop, run):
-    trustme = pytest.importorskip("trustme")
-    import ssl
-
-    authority = trustme.CA()
+    authority = new_authority()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server_context)
     client_context = ssl.create_default_context()

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 
-import pytest
+from authority import new_authority
 from iosupport import (
     BufferedRecorder,
     Recorder,
@@ -17,9 +17,7 @@ from iosupport import (
 
 class Certificates:
     def __init__(self):
-        # Not to be had for every Python: the rest of a module runs all the same.
-        trustme = pytest.importorskip("trustme")
-        self.authority = trustme.CA()
+        self.authority = new_authority()
         self.certificate = self.authority.issue_cert("localhost", "127.0.0.1")
         self.server = self.server_context()
         self.client = self.client_context()

@@ -4,6 +4,7 @@ import pathlib
 import resource
 
 import pytest
+from authority import new_authority
 from conftest import run_python
 
 from .conftest import SCALE
@@ -12,7 +13,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def test_nothing_grows_under_a_mixed_load(seed):
-    pytest.importorskip("trustme")
+    new_authority()
     seconds = 600 * SCALE or 12
     result = run_python(
         str(HERE / "soak.py"),
