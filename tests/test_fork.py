@@ -476,3 +476,116 @@ def test_multiprocessing_with_a_running_loop(run_script, tmp_path, loop_name, me
     result = run_script(script)
     assert result.stdout == "[0, 1, 4, 9, 16, 25]\n49\n0\n"
     assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("native")
+def test_what_other_threads_had_locked(run_forking):
+    """They end at the fork, wherever they were: queue and handles wait for nobody."""
+    result = run_forking(
+        """
+        def child():
+            signal.alarm(60)
+            run(asyncio.sleep(0))
+            for handle in handles:
+                handle.cancel()
+                handle.cancelled()
+                repr(handle)
+            loop.call_soon(print)  # only queued
+            loop.call_later(1000, print).cancel()
+            loop.metrics()
+            asyncio.set_event_loop(new_event_loop())
+            asyncio.get_event_loop().close()
+
+        def send(number):
+            while not over:
+                handles[number] = handle = loop.call_soon_threadsafe(len, ())
+                handle.cancel()
+                handles[number - 1].cancel()
+
+        over = []
+        loop = new_event_loop()
+        handles = [loop.call_soon(len, ()) for _ in range(3)]
+        threads = [threading.Thread(target=loop.run_forever)]
+        threads += [threading.Thread(target=send, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        statuses = [os.waitpid(fork(child), 0)[1] for _ in range(40)]
+        over.append(True)
+        loop.call_soon_threadsafe(loop.stop)
+        for thread in threads:
+            thread.join()
+        loop.close()
+        print(set(statuses))
+        """
+    )
+    assert result.stdout == "{0}\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("native")
+def test_beside_a_callback_of_another_thread(run_forking):
+    """The child cancels what ran at the fork, and will never come to its end."""
+    result = run_forking(
+        """
+        def child():
+            signal.alarm(60)
+            handle.cancel()
+            print(handle.cancelled())
+
+        def work():
+            inside.set()
+            leave.wait()
+
+        loop = new_event_loop()
+        inside, leave = threading.Event(), threading.Event()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        handle = loop.call_soon_threadsafe(work)
+        inside.wait()
+        print(os.waitpid(fork(child), 0)[1])
+        leave.set()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        """
+    )
+    assert result.stdout == "True\n0\n"
+    assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("native")
+def test_beside_a_call_of_another_thread(run_forking):
+    """Who was inside a transport at the fork keeps nobody out of it in the child."""
+    result = run_forking(
+        """
+        class Pausing(asyncio.Protocol):
+            def pause_writing(self):
+                inside.set()
+                leave.wait()
+
+        def child():
+            transport.pause_reading()
+            print(transport.is_reading())
+            run(asyncio.sleep(0))
+
+        a, b = socket.socketpair()
+        inside, leave = threading.Event(), threading.Event()
+        loop = new_event_loop()
+        transport, _ = loop.run_until_complete(
+            loop.create_connection(Pausing, sock=a)
+        )
+        transport.set_write_buffer_limits(0)
+        thread = threading.Thread(target=transport.write, args=(b"x" * 10_000_000,))
+        thread.start()
+        inside.wait()
+        print(os.waitpid(fork(child), 0)[1])
+        leave.set()
+        thread.join()
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        b.close()
+        """
+    )
+    assert result.stdout == "False\n0\n"
+    assert result.stderr == ""

@@ -595,6 +595,7 @@ def test_the_collector_takes_a_transport(running):
     def forget():
         transport, _, peer = connected(running)
         there(running, transport.pause_reading)
+        there(running, nothing)  # the callback before it has gone, and its arguments
         cycle = [transport]
         cycle.append(cycle)
         return peer

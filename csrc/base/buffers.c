@@ -3,6 +3,7 @@
  * Owns:   the ring of ranges and a reference to each range's owner.
  * Thread: whichever holds the queue, with the GIL. */
 #include "base/buffers.h"
+#include "base/shared.h"
 
 /* Kept by each connection that has ever written: most have one or two at a time. */
 enum { BUFFERS_FIRST_CAPACITY = 2 };
@@ -36,7 +37,7 @@ fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data, size_t le
     size_t at = (buffers->head + buffers->count) & (buffers->capacity - 1);
     buffers->ranges[at] = (FlRange){Py_NewRef(owner), data, length};
     buffers->count++;
-    buffers->size += length;
+    fl_shared_put(&buffers->size, buffers->size + length);
     return 0;
 }
 
@@ -56,7 +57,7 @@ fl_buffers_vectors(const FlBuffers *buffers, struct iovec *vectors, int limit)
 void
 fl_buffers_consume(FlBuffers *buffers, size_t length)
 {
-    buffers->size -= length;
+    fl_shared_put(&buffers->size, buffers->size - length);
     while (length > 0) {
         FlRange *range = &buffers->ranges[buffers->head];
         if (length < range->length) {
@@ -80,5 +81,6 @@ fl_buffers_clear(FlBuffers *buffers)
         fl_buffers_consume(buffers, buffers->size);
     }
     PyMem_Free(buffers->ranges);
-    *buffers = (FlBuffers){0};
+    buffers->ranges = NULL;
+    buffers->head = buffers->capacity = 0; /* count and size are */
 }

@@ -20,9 +20,11 @@ fl_gate_init_uv(FlGate *gate)
 }
 
 void
-fl_gate_destroy(FlGate *gate)
+fl_gate_destroy(FlLoop *loop)
 {
-    if (!gate->open) return;
+    FlGate *gate = &loop->gate;
+    /* libuv aborts the process where a mutex is locked. */
+    if (!gate->open || fl_poll_is_foreign(&loop->poll)) return;
     gate->open = false;
     uv_cond_destroy(&gate->ended);
     uv_mutex_destroy(&gate->mutex);
@@ -45,9 +47,11 @@ fl_gate_enter(FlGate *gate, FlHandle *handle)
 }
 
 void
-fl_gate_leave(FlGate *gate, FlHandle *handle)
+fl_gate_leave(FlLoop *loop, FlHandle *handle)
 {
-    if (FL_HAVE_GIL && FL_LIKELY(gate->waiters == 0)) {
+    FlGate *gate = &loop->gate;
+    if ((FL_HAVE_GIL && FL_LIKELY(gate->waiters == 0)) ||
+        FL_UNLIKELY(fl_poll_is_foreign(&loop->poll))) {
         fl_shared_drop(&handle->flags, FL_HANDLE_RUNNING);
         return;
     }
@@ -77,6 +81,9 @@ fl_gate_mark(FlLoop *loop, FlHandle *handle, unsigned flags)
 {
     FlGate *gate = &loop->gate;
     bool inside = loop->thread == PyThread_get_thread_ident();
+    if (FL_UNLIKELY(fl_poll_is_foreign(&loop->poll))) {
+        return fl_shared_set(&handle->flags, flags);
+    }
     if (FL_HAVE_GIL) {
         /* It may have begun again, by hand, before the GIL came back. */
         while (!inside && (handle->flags & FL_HANDLE_RUNNING)) {

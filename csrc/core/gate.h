@@ -9,7 +9,10 @@
 #include "base/compat.h"
 #include "core/handle.h"
 
-/* Invariants: waiters counts the threads that wait for ended; FL_HANDLE_RUNNING of a
+/* A forked child has no use for any of it: the threads that it is for are gone, and
+ * whatever they had locked stays so.
+ *
+ * Invariants: waiters counts the threads that wait for ended; FL_HANDLE_RUNNING of a
  * handle is changed under the mutex where there is no GIL or somebody waits. */
 typedef struct {
     uv_mutex_t mutex;
@@ -22,13 +25,13 @@ typedef struct {
 int fl_gate_init_uv(FlGate *gate);
 
 /* Nobody waits any more: every handle that waits keeps its loop alive. */
-void fl_gate_destroy(FlGate *gate);
+void fl_gate_destroy(FlLoop *loop);
 
 /* The callback begins; false if the handle was cancelled. */
 bool fl_gate_enter(FlGate *gate, FlHandle *handle);
 
 /* The callback has ended. */
-void fl_gate_leave(FlGate *gate, FlHandle *handle);
+void fl_gate_leave(FlLoop *loop, FlHandle *handle);
 
 /* Waits for the end of the callback if another thread runs it, then adds flags to the
  * handle's. Returns the flags from before. The caller owns handle and loop. */

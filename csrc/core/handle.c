@@ -364,7 +364,7 @@ fl_handle_run(FlHandle *self)
     if (!fl_gate_enter(&self->loop->gate, self)) return 0;
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     int rc = handle_run_in_context(self);
-    fl_gate_leave(&loop->gate, self);
+    fl_gate_leave(loop, self);
     Py_DECREF((PyObject *)loop);
     return rc;
 }

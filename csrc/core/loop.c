@@ -32,6 +32,12 @@ fl_loop_check_thread(FlLoop *loop)
 {
     unsigned long thread = loop->thread;
     if (thread == 0 || thread == PyThread_get_thread_ident()) return 0;
+    return fl_loop_refuse_thread();
+}
+
+int
+fl_loop_refuse_thread(void)
+{
     PyErr_SetString(PyExc_RuntimeError,
                     "Non-thread-safe operation invoked on an event loop other than the "
                     "current one");
@@ -76,10 +82,11 @@ fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
 }
 
 int
-fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback)
+fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback, PyObject *const *args,
+                        Py_ssize_t nargs)
 {
     FlHandle *handle =
-        fl_handle_new(loop, loop->st->handle_type, callback, NULL, 0, NULL);
+        fl_handle_new(loop, loop->st->handle_type, callback, args, nargs, NULL);
     if (handle == NULL) return -1;
     fl_shared_set(&handle->flags, FL_HANDLE_THREADSAFE);
     int rc = fl_wakeup_push(loop, handle);
@@ -194,7 +201,8 @@ fl_loop_stop(FlLoop *loop, PyObject *value)
 static PyObject *
 loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
 {
-    if (fl_loop_check_closed(self) < 0 || fl_loop_check_own(self) < 0) return NULL;
+    FL_OWN(self, NULL);
+    if (fl_loop_check_closed(self) < 0) return NULL;
     fl_turn_look_soon(self); /* each run begins with a look */
     self->fresh = true;
     if (self->depth > 0) {
@@ -501,26 +509,13 @@ loop_release(FlLoop *self)
     Py_CLEAR(self->spare_stop);
 }
 
-bool
-fl_loop_claim(FlLoop *self, unsigned long thread)
-{
-#if FL_HAVE_GIL
-    self->thread = thread;
-    return true;
-#else
-    unsigned long nobody = 0;
-    return atomic_compare_exchange_strong(&self->thread, &nobody, thread) ||
-           nobody == thread;
-#endif
-}
-
 /* _release(): the C half of close(). Small writes still leave. */
 static PyObject *
 loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlLoop *self = (FlLoop *)op;
     if (self->thread != 0 ||
-        (!FL_HAVE_GIL && !fl_loop_claim(self, PyThread_get_thread_ident()))) {
+        (!FL_HAVE_GIL && !fl_owner_claim(self, PyThread_get_thread_ident()))) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
@@ -575,6 +570,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     self->flushes_tail = &self->flushes;
     fl_metrics_init(&self->metrics);
     self->poll.epfd = self->poll.timer.fd = self->poll.bell.fd = -1;
+    fl_owner_init(&self->owner);
     fl_signals_init(&self->signals, self);
     self->call_soon = PyCFunction_New(&call_soon_def, (PyObject *)self);
     if (self->call_soon == NULL) goto error;
@@ -645,7 +641,7 @@ loop_dealloc(PyObject *op)
     PyTypeObject *tp = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     (void)loop_clear(op);
-    fl_gate_destroy(&((FlLoop *)op)->gate);
+    fl_gate_destroy((FlLoop *)op);
     tp->tp_free(op);
     Py_DECREF(tp);
 }

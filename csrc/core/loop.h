@@ -12,6 +12,7 @@
 #include "core/handle.h"
 #include "core/jobs.h"
 #include "core/metrics.h"
+#include "core/owner.h"
 #include "core/poll.h"
 #include "core/probe.h"
 #include "core/signals.h"
@@ -35,8 +36,9 @@ struct FlFlush {
  * queued or scheduled and uv is closed.
  *
  * Without a GIL only the thread that runs the loop touches ready, timers, poll and what
- * moves bytes; others, and everybody while the loop stands still, hand it their handles
- * through wakeup.h. What is FL_SHARED anybody may read. */
+ * moves bytes, or while it stands still its guest: see owner.h. Others, and everybody
+ * while the loop stands still, hand it their handles through wakeup.h. What is FL_SHARED
+ * anybody may read. */
 struct FlLoop {
     PyObject_HEAD
     FlState *st;
@@ -53,6 +55,7 @@ struct FlLoop {
     bool fresh;          /* the first turn of a run is to come */
     bool overrides_time; /* a subclass has a clock of its own */
     FL_SHARED unsigned long thread;
+    FlOwner owner;
     unsigned depth;      /* runs within each other: a callback may take turns */
     unsigned idle_turns; /* turns since the last poll, while callbacks were ready */
     unsigned looks;      /* polls while callbacks were ready */
@@ -80,10 +83,6 @@ struct FlLoop {
 };
 
 enum { FL_SLAB_SIZE = 256 * 1024 };
-
-/* Makes thread the one that runs the loop. Without a GIL two may try at once, or one
- * to run and one to close: false for the second. */
-bool fl_loop_claim(FlLoop *loop, unsigned long thread);
 
 /* RuntimeError "Event loop is closed" and -1, or 0. */
 int fl_loop_check_closed(FlLoop *loop);
@@ -116,12 +115,23 @@ fl_loop_is_elsewhere(FlLoop *loop)
     return thread != 0 && thread != PyThread_get_thread_ident();
 }
 
-/* Without a GIL RuntimeError and -1 where another thread runs the loop, or 0. */
-static inline int
-fl_loop_check_own(FlLoop *loop)
-{
-    return FL_UNLIKELY(fl_loop_is_elsewhere(loop)) ? fl_loop_check_thread(loop) : 0;
-}
+/* RuntimeError and -1: another thread has the loop. */
+int fl_loop_refuse_thread(void);
+
+/* From here to the end of the block the caller has to itself what is the loop's own;
+ * where another thread has it, it returns failed with RuntimeError, or does otherwise
+ * (to return) without an exception. Whose loop runs in this thread pays a comparison. */
+#if FL_HAVE_GIL
+#define FL_OWN(loop, failed) ((void)0)
+#define FL_OWN_ELSE(loop, otherwise) ((void)0)
+#else
+#define FL_OWN_ELSE(loop, otherwise)                                                   \
+    __attribute__((cleanup(fl_owner_leave))) FlLoop *fl_own_entered = NULL;            \
+    if (FL_UNLIKELY(!fl_loop_is_own(loop)) && !fl_owner_enter(loop, &fl_own_entered))  \
+    otherwise
+#define FL_OWN(loop, failed)                                                           \
+    FL_OWN_ELSE(loop, return (fl_loop_refuse_thread(), failed))
+#endif
 
 /* In debug mode TypeError and -1 for what method cannot call, or 0. */
 int fl_loop_check_callback(FlLoop *loop, PyObject *callback, const char *method);
@@ -145,8 +155,9 @@ PyObject *fl_loop_stop(FlLoop *loop, PyObject *value);
 int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
                       Py_ssize_t nargs, PyObject *context);
 
-/* As loop.call_soon_threadsafe(callback), without its debug checks. 0 or -1. */
-int fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback);
+/* As loop.call_soon_threadsafe(), without its debug checks. 0 or -1. */
+int fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback, PyObject *const *args,
+                            Py_ssize_t nargs);
 
 /* asyncio's own method of that name: BaseEventLoop.name(loop, *args). */
 PyObject *fl_loop_call_base(FlLoop *loop, PyObject *name, PyObject *const *args,

@@ -159,6 +159,17 @@ metrics_traffic(const FlMetrics *metrics)
     return dict;
 }
 
+#if !FL_HAVE_GIL
+/* As they are just now, for who may look. */
+static void
+metrics_own_lengths(FlLoop *loop, uint64_t *ready, uint64_t *timers)
+{
+    FL_OWN_ELSE(loop, return);
+    *ready = fl_ring_len(&loop->ready);
+    *timers = loop->timers.heap.length;
+}
+#endif
+
 /* How many wait, also of those that were handed over. */
 static void
 metrics_lengths(FlLoop *loop, uint64_t *ready, uint64_t *timers)
@@ -167,11 +178,9 @@ metrics_lengths(FlLoop *loop, uint64_t *ready, uint64_t *timers)
     *ready = fl_ring_len(&loop->ready);
     *timers = loop->timers.heap.length;
 #else
-    bool elsewhere = fl_loop_is_elsewhere(loop);
-    *ready = elsewhere ? fl_count_get(&loop->metrics.ready_length)
-                       : fl_ring_len(&loop->ready);
-    *timers = elsewhere ? fl_count_get(&loop->metrics.timers_length)
-                        : loop->timers.heap.length;
+    *ready = fl_count_get(&loop->metrics.ready_length);
+    *timers = fl_count_get(&loop->metrics.timers_length);
+    metrics_own_lengths(loop, ready, timers);
     FlWakeup *wakeup = &loop->wakeup;
     fl_lock_acquire(&wakeup->lock);
     *ready += fl_ring_len(&wakeup->queue) - wakeup->timers;

@@ -222,7 +222,7 @@ poll_add(FlPoll *poll, FlWatcher *watcher, uint32_t events)
     if (code != 0) return code;
     slot->watcher = watcher;
     slot->generation = generation;
-    watcher->events = events;
+    fl_shared_put(&watcher->events, events);
     Py_XINCREF(watcher->owner);
     return 0;
 }
@@ -230,7 +230,7 @@ poll_add(FlPoll *poll, FlWatcher *watcher, uint32_t events)
 static void
 poll_remove(FlPoll *poll, FlWatcher *watcher)
 {
-    watcher->events = 0;
+    fl_shared_put(&watcher->events, 0);
     if ((size_t)watcher->fd < poll->slot_count &&
         poll->slots[watcher->fd].watcher == watcher) {
         poll->slots[watcher->fd].watcher = NULL;
@@ -256,7 +256,7 @@ fl_poll_set(FlPoll *poll, FlWatcher *watcher, uint32_t events)
         code = poll_control(poll, EPOLL_CTL_ADD, watcher->fd, events, slot->generation);
     }
     if (code == 0) {
-        watcher->events = events;
+        fl_shared_put(&watcher->events, events);
     }
     return code;
 }
@@ -298,7 +298,7 @@ fl_poll_disown(FlPoll *poll, int fd, PyObject *transport)
         return;
     }
     /* A collector in another thread: its weak reference is dead already. */
-    if (fl_loop_is_elsewhere((FlLoop *)((char *)poll - offsetof(FlLoop, poll)))) return;
+    FL_OWN_ELSE((FlLoop *)((char *)poll - offsetof(FlLoop, poll)), return);
     PyObject *owner = fl_poll_transport(poll, fd);
     if (owner == NULL) return;
     if (owner == transport) {

@@ -52,11 +52,26 @@ fl_signals_init(FlSignals *signals, FlLoop *loop)
     signals->watcher = (FlWatcher){.fd = -1, .call = on_wakeup_fd};
 }
 
+#if !FL_HAVE_GIL
+/* The main thread adds a signal handler to a loop that runs in another one. */
+static PyObject *
+signals_watch_there(FlLoop *self, PyObject *arg)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)self, "_watch_wakeup_fd");
+    if (method == NULL) return NULL;
+    int rc = fl_loop_call_threadsafe(self, method, &arg, 1);
+    Py_DECREF(method);
+    if (rc < 0) return NULL;
+    Py_RETURN_NONE;
+}
+#endif
+
 /* _watch_wakeup_fd(fd): watch the read end of the pair; -1 stops. */
 static PyObject *
 signals_watch_wakeup_fd(PyObject *op, PyObject *arg)
 {
     FlLoop *self = (FlLoop *)op;
+    FL_OWN_ELSE(self, return signals_watch_there(self, arg));
     int fd = fl_compat_long_as_int(arg);
     if (fd == -1 && PyErr_Occurred()) return NULL;
     FlWatcher *watcher = &self->signals.watcher;

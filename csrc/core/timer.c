@@ -326,7 +326,7 @@ timer_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
 {
     FlLoop *self = (FlLoop *)op;
     FlHeap *heap = &self->timers.heap;
-    if (fl_loop_check_own(self) < 0) return NULL;
+    FL_OWN(self, NULL);
     PyObject *list = PyList_New(0);
     if (list == NULL) return NULL;
     for (size_t i = 0; i < heap->length; i++) {

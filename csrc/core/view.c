@@ -51,7 +51,7 @@ view_set_thread_id(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     }
     unsigned long thread = PyLong_AsUnsignedLong(value);
     if (thread == (unsigned long)-1 && PyErr_Occurred()) return -1;
-    if (!fl_loop_claim(self, thread)) {
+    if (!fl_owner_claim(self, thread)) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return -1;
     }
@@ -85,7 +85,7 @@ view_get_ready(PyObject *op, void *Py_UNUSED(closure))
 {
     FlLoop *self = (FlLoop *)op;
     FlRing *ready = &self->ready;
-    if (fl_loop_check_own(self) < 0) return NULL;
+    FL_OWN(self, NULL);
     PyObject *list = PyList_New(0);
     if (list == NULL) return NULL;
     for (size_t i = 0; i < fl_ring_len(ready); i++) {

@@ -55,6 +55,7 @@ fl_wakeup_clear(FlWakeup *wakeup)
     FlRing queue = wakeup->queue; /* whoever is refused may still look at its length */
     wakeup->queue = (FlRing){0};
     wakeup->timers = 0;
+    wakeup->length = 0;
     fl_lock_release(&wakeup->lock);
     FlHandle *handle;
     while ((handle = fl_ring_pop(&queue)) != NULL) {
@@ -97,7 +98,8 @@ fl_wakeup_drain(FlLoop *loop)
         fl_ring_pop(&wakeup->queue);
         wakeup->timers -= is_timer;
     }
-    atomic_store(&wakeup->pending, fl_ring_len(&wakeup->queue) > 0);
+    wakeup->length = fl_ring_len(&wakeup->queue);
+    atomic_store(&wakeup->pending, wakeup->length > 0);
     fl_lock_release(&wakeup->lock);
     return rc;
 }
@@ -234,9 +236,7 @@ wakeup_let_catch_up(FlLoop *loop, size_t length)
         unsigned ran = wakeup->ran;
         for (int i = 0; waits && i < WAKEUP_PAUSES_STUCK; i++) {
             nanosleep(&(struct timespec){.tv_nsec = WAKEUP_PAUSE_NS}, NULL);
-            fl_lock_acquire(&wakeup->lock);
-            waits = fl_ring_len(&wakeup->queue) >= wakeup->crowd;
-            fl_lock_release(&wakeup->lock);
+            waits = wakeup->length >= wakeup->crowd;
             if (wakeup->ran != ran) break;
         }
         stuck = waits && wakeup->ran == ran;
@@ -256,6 +256,7 @@ fl_wakeup_hand_over(FlLoop *loop, FlHandle *handle, bool wake)
     size_t length = fl_ring_len(&wakeup->queue);
     int code = 0;
     if (queued) {
+        wakeup->length = length;
         Py_INCREF((PyObject *)handle);
         wakeup->timers += (handle->flags & FL_HANDLE_HANDED) != 0;
         atomic_store(&wakeup->pending, true);

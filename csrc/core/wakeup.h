@@ -16,14 +16,15 @@ enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
  * call_soon(); without one they fill a queue of their own. So does everybody while the
  * loop stands still, when no thread is the loop's own.
  *
- * Invariants: queue owns its handles and is touched under lock alone; timers counts
- * those in it that are FL_HANDLE_HANDED; pending is true whenever queue is not empty;
+ * Invariants: queue owns its handles and is touched under lock alone; length is how many
+ * they are; timers counts those in it that are FL_HANDLE_HANDED; pending is true whenever queue is not empty;
  * sleeping is true from before the loop's last look at pending until it is awake again,
  * FL_WAKEUP_LOOKS for as long as it looks at sleeping itself; the loop's set is there
  * while open, and until nobody is between ring_begin and ring_end. */
 typedef struct {
     FlLock lock;
     FlRing queue;
+    FL_SHARED size_t length; /* for who must not lock; without a GIL */
     size_t timers;
     atomic_bool pending;
     atomic_int sleeping; /* FL_WAKEUP_* */

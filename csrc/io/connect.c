@@ -57,7 +57,7 @@ connect_address(PyObject *host, PyObject *port, FlPeerName *name)
 static PyObject *
 connect_open_literal(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     FlLoop *loop = (FlLoop *)op;
     FlState *st = loop->st;
     FlPeerName name;

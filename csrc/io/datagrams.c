@@ -234,7 +234,8 @@ fl_outbox_push(FlOutbox *outbox, PyObject *data, PyObject *address,
     if (bytes == NULL) return -1;
     *outbox_at(outbox, outbox->count++) =
         (FlDatagram){bytes, Py_XNewRef(address), *name};
-    outbox->size += (size_t)PyBytes_GET_SIZE(bytes) + FL_UDP_HEADER_SIZE;
+    fl_shared_put(&outbox->size, outbox->size + (size_t)PyBytes_GET_SIZE(bytes) +
+                                     FL_UDP_HEADER_SIZE);
     return 0;
 }
 
@@ -242,7 +243,8 @@ void
 fl_outbox_drop_first(FlOutbox *outbox)
 {
     FlDatagram first = *fl_outbox_first(outbox);
-    outbox->size -= (size_t)PyBytes_GET_SIZE(first.data) + FL_UDP_HEADER_SIZE;
+    fl_shared_put(&outbox->size, outbox->size - (size_t)PyBytes_GET_SIZE(first.data) -
+                                     FL_UDP_HEADER_SIZE);
     outbox->head = (outbox->head + 1) & (outbox->capacity - 1);
     outbox->count--;
     Py_DECREF(first.data);

@@ -26,7 +26,7 @@ pipe_restore(FlPipe *self)
     /* A forked child shares the description with its parent, who still reads it. */
     if (fl_poll_is_foreign(&self->base.loop->poll)) return;
     /* Nor can a collector in another thread tell who else has it. */
-    if (fl_loop_is_elsewhere(self->base.loop)) return;
+    FL_OWN_ELSE(self->base.loop, return);
     /* The program may have closed the descriptor, and the number be somebody else's. */
     if (fstat(fd, &status) < 0 || status.st_dev != self->device ||
         status.st_ino != self->inode) {
@@ -172,7 +172,7 @@ fl_pipe_state(FlPipe *self, uint32_t event)
 {
     if (self->base.flags & FL_TRANSPORT_CLOSED) return "closed";
     if (self->base.loop->closed) return "open";
-    return self->base.watcher.events & event ? "polling" : "idle";
+    return fl_shared_peek(&self->base.watcher.events) & event ? "polling" : "idle";
 }
 
 const char *
@@ -185,15 +185,19 @@ fl_pipe_prefix(FlPipe *self)
 PyObject *
 fl_pipe_get_pipe(PyObject *op, void *Py_UNUSED(closure))
 {
-    FlTransport *base = (FlTransport *)op;
-    return Py_NewRef(base->sock != NULL ? base->sock : Py_None);
+    PyObject *pipe;
+    FL_BEGIN_CRITICAL(op);
+    pipe = ((FlTransport *)op)->sock;
+    pipe = Py_NewRef(pipe != NULL ? pipe : Py_None);
+    FL_END_CRITICAL();
+    return pipe;
 }
 
 /* transport._pipe = None: whoever closed the file himself says so like this. */
 int
 fl_pipe_set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    if (fl_transport_check_own(op) < 0) return -1;
+    FL_OWN(((FlTransport *)op)->loop, -1);
     FlTransport *base = (FlTransport *)op;
     if (value != Py_None) {
         PyErr_SetString(PyExc_TypeError, "_pipe can only be set to None");
@@ -205,7 +209,7 @@ fl_pipe_set_pipe(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
     fl_poll_disown(&base->loop->poll, base->watcher.fd, op);
     base->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
     base->kind->discard(base);
-    Py_CLEAR(base->sock);
+    Py_XDECREF(fl_transport_take_sock(base));
     return 0;
 }
 

@@ -446,7 +446,7 @@ static PyObject *
 reader_add(PyObject *op, FlReaderSide side, int how, const char *method,
            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     FlLoop *loop = (FlLoop *)op;
     FlCallArgs call;
     int fd;
@@ -486,7 +486,7 @@ static PyObject *
 reader_remove(PyObject *op, FlReaderSide side, int how, const char *method,
               PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     FlLoop *loop = (FlLoop *)op;
     int fd;
     if (nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames)) != 1 ||
@@ -542,7 +542,7 @@ READER_REMOVE(_remove_writer, FL_READER_WRITE, 0)
 static PyObject *
 reader_ensure_fd_no_transport(PyObject *op, PyObject *file)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     FlLoop *loop = (FlLoop *)op;
     int fd;
     if (fl_reader_fileno(loop, file, &fd) < 0 ||

@@ -199,7 +199,7 @@ readpipe_schedule(FlReadPipe *self)
 static PyObject *
 readpipe_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlReadPipe *self = (FlReadPipe *)op;
     self->scheduled = false;
     if (!readpipe_reads(&self->pipe.base)) Py_RETURN_NONE;
@@ -219,7 +219,7 @@ readpipe_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 readpipe_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     PyObject *result = fl_transport_resume_reading(op, NULL);
     if (result != NULL && readpipe_schedule((FlReadPipe *)op) < 0) {
         Py_CLEAR(result);
@@ -230,7 +230,7 @@ readpipe_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 readpipe_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     if (fl_transport_close((FlTransport *)op) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -275,7 +275,7 @@ readpipe_is_always_ready(int fd, const struct stat *status)
 static PyObject *
 readpipe_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     static char *names[] = {"pipe", "protocol", "waiter", "extra", NULL};
     FlLoop *loop = (FlLoop *)op;
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None;

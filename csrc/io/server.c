@@ -275,7 +275,7 @@ listener_attribute(PyObject *sock, const char *name, int *value)
 static PyObject *
 server_start_serving(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     static char *names[] = {"protocol_factory",
                             "sock",
                             "sslcontext",
@@ -348,7 +348,7 @@ error:
 static PyObject *
 server_stop_listening(PyObject *op, PyObject *sock)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     FlLoop *loop = (FlLoop *)op;
     PyObject *number = PyObject_CallMethodNoArgs(sock, loop->st->str_fileno);
     if (number == NULL) return NULL;

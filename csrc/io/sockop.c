@@ -51,14 +51,23 @@ sockop_begin(FlSockOp *self)
     return blocking == 0 ? 0 : -1;
 }
 
-/* Ends the wait for the socket, if there is one. */
+static void
+sockop_forget(FlSockOp *self, PyObject *future)
+{
+    FL_OWN_ELSE(self->loop, return);
+    fl_reader_unwait(self->loop, self->fd, self->kind->side, future);
+}
+
+/* Ends the wait for the socket, if there is one. Where another thread has the loop, as
+ * when the collector comes from there, the loop sets the result of a future that nobody
+ * waits for. */
 static void
 sockop_unwait(FlSockOp *self)
 {
     PyObject *future = self->future;
     if (future == NULL) return;
     self->future = NULL;
-    fl_reader_unwait(self->loop, self->fd, self->kind->side, future);
+    sockop_forget(self, future);
     Py_DECREF(future);
 }
 
@@ -177,6 +186,7 @@ sockop_am_send(PyObject *op, PyObject *arg, PyObject **result)
 {
     FlSockOp *self = (FlSockOp *)op;
     *result = NULL;
+    FL_OWN(self->loop, PYGEN_ERROR);
     if (!sockop_may_step(self)) return PYGEN_ERROR;
     PyObject *value = NULL;
     if (self->state == FL_SOCKOP_CREATED) {
@@ -220,12 +230,11 @@ sockop_stepped(FlLoop *loop, PySendResult sent, PyObject *result)
 static PyObject *
 sockop_send(PyObject *op, PyObject *arg)
 {
-    FlLoop *loop = (FlLoop *)Py_XNewRef((PyObject *)((FlSockOp *)op)->loop);
+    FlLoop *loop = ((FlSockOp *)op)->loop;
     PyObject *result;
+    FL_OWN(loop, NULL);
     PySendResult sent = sockop_am_send(op, arg, &result);
-    PyObject *stepped = sockop_stepped(loop, sent, result);
-    Py_XDECREF((PyObject *)loop);
-    return stepped;
+    return sockop_stepped(loop, sent, result);
 }
 
 static PyObject *
@@ -314,6 +323,7 @@ static PyObject *
 sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     FlSockOp *self = (FlSockOp *)op;
+    FL_OWN(self->loop, NULL);
     if (nargs < 1 || nargs > 3) {
         return PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd",
                             nargs);
@@ -338,12 +348,9 @@ sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
             }
             got = sockop_stop_value();
             if (got != NULL) {
-                FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
                 PyObject *result = NULL;
                 PySendResult sent = sockop_run(self, got, &result);
-                got = sockop_stepped(loop, sent, result);
-                Py_DECREF((PyObject *)loop);
-                return got;
+                return sockop_stepped(self->loop, sent, result);
             }
         }
         else if (sockop_close_awaiting(self) < 0) {
@@ -357,19 +364,28 @@ sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     return NULL;
 }
 
-static PyObject *
-sockop_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+/* 0 or -1. Nobody else has it, or the loop is the caller's. */
+static int
+sockop_end(FlSockOp *self)
 {
-    FlSockOp *self = (FlSockOp *)op;
-    if (self->state == FL_SOCKOP_CLOSED) Py_RETURN_NONE;
-    if (!sockop_may_step(self)) return NULL;
+    if (self->state == FL_SOCKOP_CLOSED) return 0;
+    if (!sockop_may_step(self)) return -1;
     bool suspended = self->state == FL_SOCKOP_SUSPENDED;
     self->state = FL_SOCKOP_RUNNING;
     if (suspended && sockop_close_awaiting(self) < 0) {
         sockop_fail(self);
-        return NULL;
+        return -1;
     }
     sockop_finish(self);
+    return 0;
+}
+
+static PyObject *
+sockop_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlSockOp *self = (FlSockOp *)op;
+    FL_OWN(self->loop, NULL);
+    if (sockop_end(self) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -404,14 +420,17 @@ sockop_finalize(PyObject *op)
     FlSockOp *self = (FlSockOp *)op;
     if (self->state != FL_SOCKOP_CREATED && self->state != FL_SOCKOP_SUSPENDED) return;
     PyObject *raised = fl_compat_take_exception();
-    PyObject *result =
-        self->state == FL_SOCKOP_CREATED
-            ? PyObject_CallOneArg(self->loop->st->warn_unawaited_coroutine, op)
-            : sockop_close(op, NULL);
-    if (result == NULL) {
+    if (self->state == FL_SOCKOP_CREATED) {
+        PyObject *result =
+            PyObject_CallOneArg(self->loop->st->warn_unawaited_coroutine, op);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(op);
+        }
+        Py_XDECREF(result);
+    }
+    else if (sockop_end(self) < 0) {
         PyErr_WriteUnraisable(op);
     }
-    Py_XDECREF(result);
     if (raised != NULL) {
         fl_compat_set_exception(raised);
     }
@@ -441,10 +460,7 @@ sockop_clear(PyObject *op)
     FlSockOp *self = (FlSockOp *)op;
     sockop_finish(self);
     Py_CLEAR(self->origin);
-    PyObject *loop = (PyObject *)self->loop;
-    self->loop = NULL;
-    Py_XDECREF(loop);
-    return 0;
+    return 0; /* the loop, which the end above needs, stays to the last */
 }
 
 static void
@@ -459,6 +475,7 @@ sockop_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     (void)sockop_clear(op);
+    Py_DECREF((PyObject *)self->loop);
     PyObject_GC_Del(op);
     Py_DECREF(tp);
 }

@@ -283,7 +283,7 @@ stream_write_other(FlStream *self, PyObject *data)
 static PyObject *
 stream_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
@@ -320,7 +320,7 @@ static PyObject *
 stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     PyObject *lines =
         fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
@@ -371,7 +371,7 @@ error:
 static PyObject *
 stream_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     FlTransport *base = &self->base;
     if (base->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_EOF)) Py_RETURN_NONE;
@@ -396,7 +396,7 @@ stream_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     /* What counts is what the socket did not take, so offer it first. */
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
@@ -406,7 +406,7 @@ stream_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     FlStream *self = (FlStream *)op;
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
     if (fl_transport_close(&self->base) < 0) return NULL;
@@ -416,7 +416,7 @@ stream_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "abort"));
     FlStream *self = (FlStream *)op;
     if (self->flush.queued && stream_flush(self) < 0) return NULL;
     if (fl_transport_force_close(&self->base, NULL) < 0) return NULL;
@@ -446,7 +446,7 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
 static PyObject *
 stream_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     if (self->empty_waiter != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
@@ -467,7 +467,7 @@ stream_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_reset_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     Py_CLEAR(self->empty_waiter);
     if (!(self->base.flags & FL_TRANSPORT_CLOSED)) {
@@ -503,7 +503,11 @@ stream_get_sock(PyObject *op, void *Py_UNUSED(closure))
 {
     FlStream *self = (FlStream *)op;
     if (self->base.flags & FL_TRANSPORT_CLOSED) Py_RETURN_NONE;
-    return fl_streaminfo_socket(self);
+    PyObject *sock;
+    FL_BEGIN_CRITICAL(op);
+    sock = fl_streaminfo_socket(self);
+    FL_END_CRITICAL();
+    return sock;
 }
 
 static PyObject *
@@ -521,10 +525,11 @@ stream_repr(PyObject *op)
         shown = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, base->watcher.fd);
     }
     else {
+        uint32_t events = fl_shared_peek(&base->watcher.events);
         shown = PyUnicode_FromFormat(
             "<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
-            base->watcher.fd, base->watcher.events & EPOLLIN ? "polling" : "idle",
-            self->writing ? "polling" : "idle", self->out.size);
+            base->watcher.fd, events & EPOLLIN ? "polling" : "idle",
+            events & EPOLLOUT ? "polling" : "idle", fl_shared_peek(&self->out.size));
     }
     Py_DECREF(name);
     return shown;
@@ -634,7 +639,7 @@ stream_make_foreign(PyObject *op, PyObject *args, PyObject *kwargs)
 static PyObject *
 stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     static char *names[] = {"sock",   "protocol", "waiter", "extra",
                             "server", "context",  NULL};
     FlLoop *loop = (FlLoop *)op;
@@ -689,7 +694,7 @@ stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 static PyObject *
 stream_has_transport(PyObject *op, PyObject *fd)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     int number = fl_compat_long_as_int(fd);
     if (number == -1 && PyErr_Occurred()) return NULL;
     return PyBool_FromLong(fl_poll_has_transport(&((FlLoop *)op)->poll, number));

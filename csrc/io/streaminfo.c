@@ -6,6 +6,23 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* Asked for too late: one that is closed, as the connection is. */
+static PyObject *
+stream_closed_socket(FlStream *self)
+{
+    FlState *st = self->base.loop->st;
+    bool tcp = self->family == AF_INET || self->family == AF_INET6;
+    PyObject *sock = PyObject_CallFunction(st->socket_class, "iii", self->family,
+                                           SOCK_STREAM, tcp ? IPPROTO_TCP : 0);
+    PyObject *closed =
+        sock == NULL ? NULL : PyObject_CallMethodNoArgs(sock, st->str_close);
+    if (closed == NULL) {
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(closed);
+    return sock;
+}
+
 PyObject *
 fl_streaminfo_socket(FlStream *self)
 {
@@ -13,25 +30,21 @@ fl_streaminfo_socket(FlStream *self)
     if (base->sock != NULL) return Py_NewRef(base->sock);
     FlState *st = base->loop->st;
     PyObject *sock;
-    if (base->flags & FL_TRANSPORT_CLOSED) {
-        /* Asked for too late: one that is closed, as the connection is. */
-        bool tcp = self->family == AF_INET || self->family == AF_INET6;
-        sock = PyObject_CallFunction(st->socket_class, "iii", self->family, SOCK_STREAM,
-                                     tcp ? IPPROTO_TCP : 0);
-        PyObject *closed =
-            sock == NULL ? NULL : PyObject_CallMethodNoArgs(sock, st->str_close);
-        if (closed == NULL) {
-            Py_CLEAR(sock);
-        }
-        Py_XDECREF(closed);
-        return sock;
-    }
+    if (base->flags & FL_TRANSPORT_CLOSED) return stream_closed_socket(self);
     int protocol = 0;
     socklen_t length = sizeof(protocol);
     (void)getsockopt(base->watcher.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length);
     sock = PyObject_CallFunction(st->socket_class, "iiii", self->family, SOCK_STREAM,
                                  protocol, base->watcher.fd);
     if (sock == NULL) return NULL;
+    if (base->sock != NULL || (base->flags & FL_TRANSPORT_CLOSED)) {
+        /* While it was made: the descriptor is not this one's to close. */
+        PyObject *number = PyObject_CallMethod(sock, "detach", NULL);
+        Py_DECREF(sock);
+        if (number == NULL) return NULL;
+        Py_DECREF(number);
+        return base->sock != NULL ? Py_NewRef(base->sock) : stream_closed_socket(self);
+    }
     base->sock = Py_NewRef(sock);
     PyObject *set = PyObject_CallMethodOneArg(sock, st->str_setblocking, Py_False);
     if (set == NULL) {

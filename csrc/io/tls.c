@@ -388,12 +388,12 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
                                               self->base.context);
         Py_XDECREF(lost);
     }
-    self->state = FL_TLS_UNWRAPPED;
-    self->over = true;
+    fl_shared_put(&self->state, FL_TLS_UNWRAPPED);
+    fl_shared_put(&self->over, true);
     fl_tls_uncount(self);
     self->stream = NULL;
     self->base.kind->unbind(&self->base);
-    Py_CLEAR(self->base.protocol);
+    fl_transport_put_protocol(&self->base, NULL);
     if (fl_tls_unschedule(&self->timer) < 0 || fl_tls_unschedule(&self->linger) < 0) {
         rc = -1;
     }

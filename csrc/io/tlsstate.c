@@ -65,7 +65,7 @@ fl_tls_handshake_failed(FlTls *self)
     if (!self->eof && fl_tls_flush(self) < 0) {
         PyErr_Clear();
     }
-    self->state = FL_TLS_UNWRAPPED;
+    fl_shared_put(&self->state, FL_TLS_UNWRAPPED);
     bool certificate =
         PyErr_GivenExceptionMatches(exc, tls_state(self)->ssl_certificate_error);
     /* Before the loss is told: it wakes whoever waits, too. */
@@ -100,7 +100,7 @@ tls_handshake_done(FlTls *self)
 {
     FlState *st = tls_state(self);
     PyObject *op = (PyObject *)self;
-    self->state = FL_TLS_WRAPPED;
+    fl_shared_put(&self->state, FL_TLS_WRAPPED);
     self->secured = true;
     fl_count_add(&self->base.loop->metrics.handshakes, 1);
     if (fl_tls_unschedule(&self->timer) < 0) return -1;
@@ -156,7 +156,12 @@ int
 fl_tls_connection_made(FlTls *self, PyObject *below)
 {
     FlState *st = tls_state(self);
-    Py_XSETREF(self->below, Py_NewRef(below));
+    PyObject *old;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    old = self->below;
+    self->below = Py_NewRef(below);
+    FL_END_CRITICAL();
+    Py_XDECREF(old);
     if (Py_TYPE(below) == st->socket_transport_type) {
         FlStream *stream = (FlStream *)below;
         if (stream->base.protocol == (PyObject *)self) {
@@ -176,7 +181,7 @@ fl_tls_connection_made(FlTls *self, PyObject *below)
     if (self->base.flags & FL_TRANSPORT_CLOSING) return fl_tls_abort(self, NULL);
     if (fl_transport_debug(&self->base, "%r starts SSL handshake") < 0) return -1;
     self->started = self->base.loop->debug ? uv_hrtime() : 0;
-    self->state = FL_TLS_HANDSHAKE;
+    fl_shared_put(&self->state, FL_TLS_HANDSHAKE);
     if (fl_tls_schedule(self, &self->timer, self->handshake_timeout,
                         st->str__check_handshake_timeout) < 0) {
         return -1;
@@ -206,7 +211,7 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     FlState *st = tls_state(self);
     /* A handshake that ran into its limit is one to connection_lost(), too. */
     if (self->state != FL_TLS_HANDSHAKE || exc == NULL) {
-        self->state = FL_TLS_UNWRAPPED;
+        fl_shared_put(&self->state, FL_TLS_UNWRAPPED);
     }
     self->base.flags |= FL_TRANSPORT_CLOSING;
     fl_buffers_clear(&self->out);
@@ -229,7 +234,7 @@ fl_tls_close(FlTls *self)
     self->base.flags |= FL_TRANSPORT_CLOSING;
     if (self->state == FL_TLS_HANDSHAKE) return fl_tls_abort(self, NULL);
     if (self->state != FL_TLS_WRAPPED) return 0;
-    self->state = FL_TLS_FLUSHING;
+    fl_shared_put(&self->state, FL_TLS_FLUSHING);
     if (fl_tls_schedule(self, &self->timer, self->shutdown_timeout,
                         st->str__check_shutdown_timeout) < 0) {
         return -1;
@@ -339,7 +344,7 @@ fl_tls_shut(FlTls *self)
             self->below_paused = true;
             return fl_tls_below_call(self, st->str_pause_reading, NULL);
         }
-        self->state = FL_TLS_SHUTDOWN;
+        fl_shared_put(&self->state, FL_TLS_SHUTDOWN);
         if (!self->eof && tls_discard_received(self) < 0) {
             return fl_tls_fatal(self, "Fatal error on transport");
         }

@@ -35,7 +35,7 @@ tls_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     /* What counts is what the transport below did not take, so offer it first. */
     if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
@@ -45,7 +45,7 @@ tls_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     static char *names[] = {"high", "low", NULL};
     FlTls *self = (FlTls *)op;
     PyObject *high = Py_None, *low = Py_None;
@@ -77,7 +77,7 @@ tls_is_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     ((FlTls *)op)->base.flags |= FL_TRANSPORT_PAUSED;
     Py_RETURN_NONE;
 }
@@ -85,7 +85,7 @@ tls_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     if (!(self->base.flags & FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->base.flags &= ~(unsigned)FL_TRANSPORT_PAUSED;
@@ -101,7 +101,7 @@ tls_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     self->resume_pending = false;
     if (self->state != FL_TLS_WRAPPED) Py_RETURN_NONE;
@@ -111,7 +111,7 @@ tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_get_read_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     if (self->engine.incoming == NULL) return PyLong_FromLong(0);
     return PyObject_GetAttr(self->engine.incoming, self->base.loop->st->str_pending);
@@ -128,7 +128,7 @@ tls_get_read_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_set_read_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     static char *names[] = {"high", "low", NULL};
     FlTls *self = (FlTls *)op;
     PyObject *high = Py_None, *low = Py_None;
@@ -176,14 +176,14 @@ tls_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     return tls_none(fl_tls_close((FlTls *)op));
 }
 
 static PyObject *
 tls_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "abort"));
     FlTls *self = (FlTls *)op;
     /* What asyncio would have sent by now. */
     if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
@@ -193,28 +193,28 @@ tls_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_force_close(PyObject *op, PyObject *exc)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_abort((FlTls *)op, exc == Py_None ? NULL : exc));
 }
 
 static PyObject *
 tls_check_handshake_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_handshake_late((FlTls *)op));
 }
 
 static PyObject *
 tls_check_shutdown_timeout(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_shutdown_late((FlTls *)op));
 }
 
 static PyObject *
 tls_check_linger(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_lingered((FlTls *)op));
 }
 
@@ -224,21 +224,21 @@ tls_check_linger(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_connection_made(PyObject *op, PyObject *below)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_connection_made((FlTls *)op, below));
 }
 
 static PyObject *
 tls_connection_lost(PyObject *op, PyObject *exc)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tls_none(fl_tls_connection_lost((FlTls *)op, exc));
 }
 
 static PyObject *
 tls_data_received(PyObject *op, PyObject *data)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
     int rc = fl_tls_received((FlTls *)op, view.buf, (size_t)view.len);
@@ -250,7 +250,7 @@ tls_data_received(PyObject *op, PyObject *data)
 static PyObject *
 tls_feed(PyObject *op, PyObject *data)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     Py_buffer view;
     if (self->engine.incoming == NULL) Py_RETURN_NONE;
@@ -265,7 +265,7 @@ tls_feed(PyObject *op, PyObject *data)
 static PyObject *
 tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     if (fl_tls_eof_received((FlTls *)op) < 0) return NULL;
     Py_RETURN_TRUE;
 }
@@ -273,7 +273,7 @@ tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_pause_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     ((FlTls *)op)->below_full = true;
     Py_RETURN_NONE;
 }
@@ -281,7 +281,7 @@ tls_pause_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 tls_resume_writing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     self->below_full = false;
     return tls_none(self->state == FL_TLS_FLUSHING ? fl_tls_shut(self)
@@ -314,7 +314,7 @@ tls_make_extra(FlTransport *base, PyObject *name)
 }
 
 static PyObject *
-tls_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
+tls_find_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"name", "default", NULL};
     FlTls *self = (FlTls *)op;
@@ -350,6 +350,16 @@ tls_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
+tls_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    PyObject *value;
+    FL_BEGIN_CRITICAL(op);
+    value = tls_find_extra_info(op, args, kwargs);
+    FL_END_CRITICAL();
+    return value;
+}
+
+static PyObject *
 tls_repr(PyObject *op)
 {
     FlTls *self = (FlTls *)op;
@@ -358,7 +368,8 @@ tls_repr(PyObject *op)
         [FL_TLS_WRAPPED] = "open",        [FL_TLS_FLUSHING] = "closing",
         [FL_TLS_SHUTDOWN] = "closing",
     };
-    const char *state = self->over ? "closed" : states[self->state];
+    const char *state =
+        fl_shared_peek(&self->over) ? "closed" : states[fl_shared_peek(&self->state)];
     PyObject *name = PyType_GetName(Py_TYPE(op));
     if (name == NULL) return NULL;
     PyObject *shown =
@@ -517,7 +528,7 @@ fl_tlstransport_accepted(FlLoop *loop, const FlTlsOptions *options, int fd, int 
 static PyObject *
 tls_make(PyObject *op, PyObject *args)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     int server_side, call_connection_made;
     FlTlsOptions options = {0};
     if (!PyArg_ParseTuple(args, "OOOpOOOp:_make_tls", &options.protocol,
@@ -669,16 +680,18 @@ static PyMemberDef tls_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTls, base.weakrefs), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTls, base.dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTls, base.loop), READONLY, NULL},
-    {"_app_protocol", T_OBJECT, offsetof(FlTls, base.protocol), READONLY, NULL},
-    {"_transport", T_OBJECT, offsetof(FlTls, below), READONLY, NULL},
     {"_sslcontext", T_OBJECT, offsetof(FlTls, sslcontext), READONLY, NULL},
-    {"_sslobj", T_OBJECT, offsetof(FlTls, engine.object), READONLY, NULL},
     {"_conn_lost", T_INT, offsetof(FlTls, base.conn_lost), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef tls_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_app_protocol", fl_view_get_object, NULL, NULL,
+     (void *)offsetof(FlTls, base.protocol)},
+    {"_transport", fl_view_get_object, NULL, NULL, (void *)offsetof(FlTls, below)},
+    {"_sslobj", fl_view_get_object, NULL, NULL,
+     (void *)offsetof(FlTls, engine.object)},
     {"_ssl_protocol", tls_get_self, NULL, NULL, NULL},
     {"_app_transport", tls_get_self, NULL, NULL, NULL},
     {"_closed", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_CLOSING},

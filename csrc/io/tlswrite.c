@@ -277,7 +277,7 @@ PyObject *
 fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (data == NULL) return NULL;
@@ -310,7 +310,7 @@ PyObject *
 fl_tlswrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                        PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     PyObject *lines =
         fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
@@ -350,6 +350,6 @@ fl_tlswrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 PyObject *
 fl_tlswrite_append(PyObject *op, PyObject *data)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     return tlswrite_none(tls_push((FlTls *)op, data));
 }

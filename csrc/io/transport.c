@@ -101,7 +101,7 @@ fl_transport_start(FlTransport *self, PyObject *waiter)
 PyObject *
 fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     self->flags |= FL_TRANSPORT_STARTED;
     if (fl_transport_watch(self) < 0 &&
@@ -273,7 +273,7 @@ fl_transport_callback_failed(FlTransport *self, PyObject *name)
 PyObject *
 fl_transport_fatal_error(PyObject *op, PyObject *args)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     PyObject *exc;
     const char *message = "Fatal error on transport";
     if (!PyArg_ParseTuple(args, "O|s:_fatal_error", &exc, &message)) return NULL;
@@ -307,7 +307,7 @@ fl_transport_force_close(FlTransport *self, PyObject *exc)
 PyObject *
 fl_transport_force_close_method(PyObject *op, PyObject *exc)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     if (fl_transport_force_close((FlTransport *)op, exc) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -350,17 +350,18 @@ fl_transport_release(FlTransport *self)
     int fd = self->watcher.fd;
     (void)fl_poll_set(poll, &self->watcher, 0);
     fl_poll_disown(poll, fd, (PyObject *)self);
-    self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
-    self->traffic->closed++;
-    if (self->sock == NULL) {
-        close(fd);
-        return;
-    }
     PyObject *sock;
     FL_BEGIN_CRITICAL((PyObject *)self);
+    /* Both in one: who makes the socket object for another thread looks at the flag. */
+    self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
     sock = self->sock;
     self->sock = NULL;
     FL_END_CRITICAL();
+    self->traffic->closed++;
+    if (sock == NULL) {
+        close(fd);
+        return;
+    }
     PyObject *closed = transport_close_sock(self->loop->st, sock);
     if (closed == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
@@ -372,8 +373,11 @@ fl_transport_release(FlTransport *self)
 static void
 transport_detach(FlTransport *self)
 {
-    PyObject *server = self->server;
+    PyObject *server;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    server = self->server;
     self->server = NULL;
+    FL_END_CRITICAL();
     if (server == NULL) return;
 #if FL_SERVER_ATTACH_TRANSPORT
     PyObject *result = PyObject_CallMethodOneArg(server, self->loop->st->str__detach,
@@ -388,9 +392,20 @@ transport_detach(FlTransport *self)
     Py_DECREF(server);
 }
 
+PyObject *
+fl_transport_take_sock(FlTransport *self)
+{
+    PyObject *sock;
+    FL_BEGIN_CRITICAL((PyObject *)self);
+    sock = self->sock;
+    self->sock = NULL;
+    FL_END_CRITICAL();
+    return sock;
+}
+
 /* Another thread may ask for it at the same time. */
-static void
-transport_set_protocol(FlTransport *self, PyObject *protocol)
+void
+fl_transport_put_protocol(FlTransport *self, PyObject *protocol)
 {
     PyObject *old;
     FL_BEGIN_CRITICAL((PyObject *)self);
@@ -406,7 +421,7 @@ fl_transport_call_there(PyObject *op, const char *name)
     FlTransport *self = (FlTransport *)op;
     PyObject *method = PyObject_GetAttrString(op, name);
     if (method == NULL) return NULL;
-    int rc = fl_loop_call_threadsafe(self->loop, method);
+    int rc = fl_loop_call_threadsafe(self->loop, method, NULL, 0);
     Py_DECREF(method);
     if (rc < 0) return NULL;
     Py_RETURN_NONE;
@@ -415,7 +430,7 @@ fl_transport_call_there(PyObject *op, const char *name)
 PyObject *
 fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     PyObject *protocol = self->protocol;
     if (protocol == NULL) Py_RETURN_NONE;
@@ -426,7 +441,7 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 
     fl_transport_release(self);
     self->kind->unbind(self);
-    transport_set_protocol(self, NULL);
+    fl_transport_put_protocol(self, NULL);
     transport_detach(self);
     if (self->kind->lost != NULL && self->kind->lost(self, exc) < 0) {
         Py_XDECREF(raised);
@@ -518,7 +533,7 @@ fl_transport_refuse_data(PyObject *data)
 PyObject *
 fl_transport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     static char *names[] = {"high", "low", NULL};
     PyObject *high = Py_None, *low = Py_None;
     FlTransport *self = (FlTransport *)op;
@@ -540,8 +555,8 @@ PyObject *
 fl_transport_get_write_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlTransport *self = (FlTransport *)op;
-    return Py_BuildValue("(nn)", (Py_ssize_t)self->low_water,
-                         (Py_ssize_t)self->high_water);
+    return Py_BuildValue("(nn)", (Py_ssize_t)fl_shared_peek(&self->low_water),
+                         (Py_ssize_t)fl_shared_peek(&self->high_water));
 }
 
 PyObject *
@@ -564,7 +579,7 @@ PyObject *
 fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     PyObject *protocol =
         fl_callargs_one("set_protocol", "protocol", args, nargs, kwnames);
@@ -578,14 +593,14 @@ fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         self->flags &= ~(unsigned)FL_TRANSPORT_BUFFERED;
     }
     self->kind->unbind(self);
-    transport_set_protocol(self, protocol);
+    fl_transport_put_protocol(self, protocol);
     Py_RETURN_NONE;
 }
 
 PyObject *
 fl_transport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     if (self->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags |= FL_TRANSPORT_PAUSED;
@@ -597,7 +612,7 @@ fl_transport_pause_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyObject *
 fl_transport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     if ((self->flags & FL_TRANSPORT_CLOSING) || !(self->flags & FL_TRANSPORT_PAUSED)) {
         Py_RETURN_NONE;
@@ -720,7 +735,7 @@ fl_transport_abandon(FlTransport *self)
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
     self->traffic->closed++;
     self->conn_lost++;
-    Py_CLEAR(self->sock);
+    Py_XDECREF(fl_transport_take_sock(self));
     transport_detach(self);
     fl_compat_set_exception(raised);
 }

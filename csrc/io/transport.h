@@ -8,6 +8,7 @@
 #define FL_TRANSPORT_H
 #include "core/callargs.h"
 #include "core/loop.h"
+#include "core/view.h"
 #include "io/addr.h"
 
 typedef struct FlTransport FlTransport;
@@ -67,21 +68,6 @@ struct FlTransport {
     FL_SHARED unsigned flags;
 };
 
-/* Whether another thread runs the transport's loop: see loop.h. */
-static inline bool
-fl_transport_is_elsewhere(PyObject *op)
-{
-    return fl_loop_is_elsewhere(((FlTransport *)op)->loop);
-}
-
-/* Without a GIL RuntimeError and -1 there, or 0: what moves bytes is the loop's alone.
- */
-static inline int
-fl_transport_check_own(PyObject *op)
-{
-    return fl_loop_check_own(((FlTransport *)op)->loop);
-}
-
 /* Has the loop call the method of that name soon, and returns None: a transport may be
  * closed from anywhere, also by the collector. */
 PyObject *fl_transport_call_there(PyObject *op, const char *name);
@@ -118,7 +104,14 @@ fl_transport_left(FlTransport *self, bool entered, int rc)
     return rc;
 }
 
-/* self->extra, made if need be; borrowed. NULL with MemoryError. */
+/* Takes the socket out, which is the caller's then; NULL where there is none. */
+PyObject *fl_transport_take_sock(FlTransport *self);
+
+/* Puts another protocol, or NULL, in the place of the one that is. */
+void fl_transport_put_protocol(FlTransport *self, PyObject *protocol);
+
+/* self->extra, made if need be; borrowed. NULL with MemoryError. In a critical section
+ * of self, as everything that other threads may ask for. */
 PyObject *fl_transport_extra(FlTransport *self);
 
 /* Takes the exception that is set: reports it unless it is an OSError, and closes the
@@ -228,6 +221,13 @@ PyObject *fl_transport_get_write_buffer_limits(PyObject *, PyObject *);
 extern PyMemberDef fl_transport_members[]; /* offsets and private names */
 
 /* The private names of asyncio's transports that other code looks at. */
+#define FL_TRANSPORT_OBJECTS                                                           \
+    {"_protocol", fl_view_get_object, NULL, NULL,                                      \
+     (void *)offsetof(FlTransport, protocol)},                                         \
+    {                                                                                  \
+        "_server", fl_view_get_object, NULL, NULL,                                     \
+            (void *)offsetof(FlTransport, server)                                      \
+    }
 #define FL_TRANSPORT_GETSET                                                            \
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},        \
         {"_closing", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_CLOSING}, \
@@ -236,6 +236,7 @@ extern PyMemberDef fl_transport_members[]; /* offsets and private names */
         {"_protocol_paused", fl_transport_get_flag, NULL, NULL,                        \
          (void *)FL_TRANSPORT_PROTOCOL_PAUSED},                                        \
         {"_sock_fd", fl_transport_get_fd, NULL, NULL, NULL},                           \
+        FL_TRANSPORT_OBJECTS,                                                          \
         {"_high_water", fl_transport_get_size, fl_transport_set_size, NULL,            \
          (void *)offsetof(FlTransport, high_water)},                                   \
         {"_low_water", fl_transport_get_size, fl_transport_set_size, NULL,             \

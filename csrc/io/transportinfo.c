@@ -59,8 +59,6 @@ PyMemberDef fl_transport_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
-    {"_protocol", T_OBJECT, offsetof(FlTransport, protocol), READONLY, NULL},
-    {"_server", T_OBJECT, offsetof(FlTransport, server), READONLY, NULL},
     {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -80,7 +78,8 @@ fl_transport_get_fd(PyObject *op, void *Py_UNUSED(closure))
 PyObject *
 fl_transport_get_size(PyObject *op, void *closure)
 {
-    return PyLong_FromSize_t(*(size_t *)((char *)op + (uintptr_t)closure));
+    return PyLong_FromSize_t(
+        fl_shared_peek((size_t *)((char *)op + (uintptr_t)closure)));
 }
 
 int
@@ -95,12 +94,16 @@ fl_transport_set_size(PyObject *op, PyObject *value, void *closure)
         PyErr_Clear();
         number = PY_SSIZE_T_MAX;
     }
-    *size = number;
+    fl_shared_put(size, number);
     return 0;
 }
 
 PyObject *
 fl_transport_get_extra(PyObject *op, void *Py_UNUSED(closure))
 {
-    return Py_XNewRef(fl_transport_extra((FlTransport *)op));
+    PyObject *extra;
+    FL_BEGIN_CRITICAL(op);
+    extra = Py_XNewRef(fl_transport_extra((FlTransport *)op));
+    FL_END_CRITICAL();
+    return extra;
 }

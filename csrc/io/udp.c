@@ -136,7 +136,7 @@ udp_read_failed(FlDatagramTransport *self, int rc)
 static PyObject *
 udp_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     self->deliver_due = false;
     if (self->base.flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
@@ -158,7 +158,7 @@ udp_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     PyObject *result = fl_transport_resume_reading(op, NULL);
     if (result != NULL && udp_deliver_later((FlDatagramTransport *)op) < 0) {
         Py_CLEAR(result);
@@ -171,7 +171,7 @@ udp_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_sendto_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     if (fl_udpsend_flush((FlDatagramTransport *)op) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -179,7 +179,7 @@ udp_sendto_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0) return NULL;
     return PyLong_FromSize_t(self->out.size);
@@ -188,7 +188,7 @@ udp_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0 || fl_transport_close(&self->base) < 0) return NULL;
     Py_RETURN_NONE;
@@ -197,7 +197,7 @@ udp_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 udp_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "abort"));
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     if (fl_udpsend_settle(self) < 0 ||
         fl_transport_force_close(&self->base, NULL) < 0) {
@@ -300,16 +300,15 @@ udp_open_drops(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlLoop *loop = (FlLoop *)op;
     uint64_t drops = 0;
-    if (!fl_loop_is_elsewhere(loop)) { /* whose slots may change */
-        for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
-            PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
-            if (transport == NULL) continue;
-            if (Py_IS_TYPE(transport, loop->st->datagram_transport_type) &&
-                udp_has_socket((FlTransport *)transport)) {
-                drops += udp_drops((int)fd);
-            }
-            Py_DECREF(transport);
+    FL_OWN_ELSE(loop, return PyLong_FromLong(0)); /* its slots may change */
+    for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
+        PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
+        if (transport == NULL) continue;
+        if (Py_IS_TYPE(transport, loop->st->datagram_transport_type) &&
+            udp_has_socket((FlTransport *)transport)) {
+            drops += udp_drops((int)fd);
         }
+        Py_DECREF(transport);
     }
     return PyLong_FromUnsignedLongLong(drops);
 }
@@ -340,10 +339,11 @@ udp_repr(PyObject *op)
         shown = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, base->watcher.fd);
     }
     else {
+        uint32_t events = fl_shared_peek(&base->watcher.events);
         shown = PyUnicode_FromFormat(
             "<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
-            base->watcher.fd, base->watcher.events & EPOLLIN ? "polling" : "idle",
-            self->writing ? "polling" : "idle", self->out.size);
+            base->watcher.fd, events & EPOLLIN ? "polling" : "idle",
+            events & EPOLLOUT ? "polling" : "idle", fl_shared_peek(&self->out.size));
     }
     Py_DECREF(name);
     return shown;
@@ -397,7 +397,7 @@ done:
 static PyObject *
 udp_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     static char *names[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
     FlLoop *loop = (FlLoop *)op;
     PyObject *sock, *protocol;
@@ -502,15 +502,14 @@ static PyMemberDef udp_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
-    {"_protocol", T_OBJECT, offsetof(FlTransport, protocol), READONLY, NULL},
     {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
-    {"_sock", T_OBJECT, offsetof(FlTransport, sock), READONLY, NULL},
     {"_address", T_OBJECT, offsetof(FlDatagramTransport, address), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef udp_getset[] = {
     FL_TRANSPORT_GETSET,
+    {"_sock", fl_view_get_object, NULL, NULL, (void *)offsetof(FlTransport, sock)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -322,7 +322,7 @@ PyObject *
 fl_udpsend_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlDatagramTransport *self = (FlDatagramTransport *)op;
     FlTransport *base = &self->base;
     PyObject *data, *address;

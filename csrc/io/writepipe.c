@@ -209,7 +209,7 @@ static PyObject *
 writepipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlWritePipe *self = (FlWritePipe *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
@@ -251,7 +251,7 @@ writepipe_settle(FlWritePipe *self)
 static PyObject *
 writepipe_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "close");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     FlWritePipe *self = (FlWritePipe *)op;
     if (self->pipe.base.flags & FL_TRANSPORT_CLOSING) Py_RETURN_NONE;
     if (writepipe_settle(self) < 0 || fl_transport_close(&self->pipe.base) < 0) {
@@ -269,7 +269,7 @@ writepipe_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 writepipe_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_is_elsewhere(op)) return fl_transport_call_there(op, "abort");
+    FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "abort"));
     FlWritePipe *self = (FlWritePipe *)op;
     if (writepipe_settle(self) < 0 ||
         fl_transport_force_close(&self->pipe.base, NULL) < 0) {
@@ -281,7 +281,7 @@ writepipe_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 writepipe_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_transport_check_own(op) < 0) return NULL;
+    FL_OWN(((FlTransport *)op)->loop, NULL);
     FlWritePipe *self = (FlWritePipe *)op;
     if (writepipe_settle(self) < 0) return NULL;
     return PyLong_FromSize_t(self->out.size);
@@ -336,7 +336,8 @@ writepipe_repr(PyObject *op)
     }
     else {
         shown = PyUnicode_FromFormat("<%U%s fd=%d %s bufsize=%zu>", name, prefix,
-                                     pipe->fileno, state, self->out.size);
+                                     pipe->fileno, state,
+                                     fl_shared_peek(&self->out.size));
     }
     Py_DECREF(name);
     return shown;
@@ -356,7 +357,7 @@ static const FlTransportKind writepipe_kind = {
 static PyObject *
 writepipe_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    if (fl_loop_check_own((FlLoop *)op) < 0) return NULL;
+    FL_OWN((FlLoop *)op, NULL);
     static char *names[] = {"pipe", "protocol", "waiter", "extra", NULL};
     FlLoop *loop = (FlLoop *)op;
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None;
