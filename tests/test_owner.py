@@ -14,7 +14,13 @@ import time
 import pytest
 from conftest import TIMEOUT
 from iosupport import Recorder
-from test_free_threading import ELSEWHERE, FREE_THREADED, THREADS, fresh_loop, in_threads
+from test_free_threading import (
+    ELSEWHERE,
+    FREE_THREADED,
+    THREADS,
+    fresh_loop,
+    in_threads,
+)
 
 ROUNDS = 200
 

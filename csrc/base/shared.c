@@ -8,7 +8,8 @@
 #include <sched.h>
 #include <time.h>
 
-/* The holder is through in some ten instructions, unless the kernel has put it aside. */
+/* The holder is through in some ten instructions, unless the kernel has put it aside.
+ */
 enum { LOCK_YIELDS = 100, LOCK_PAUSE_NS = 20000 };
 
 void

@@ -7,8 +7,8 @@
  *
  * Promises: a forked child finds every FlLock free. fork() stops all threads that are
  * attached to the interpreter where they could run Python code. So whoever takes a lock
- * must be attached, and between acquire and release nothing may run Python code, wait or
- * detach. Nor does a PyMutex do: it is handed over to threads that are not attached.
+ * must be attached, and between acquire and release nothing may run Python code, wait
+ * or detach. Nor does a PyMutex do: it is handed over to threads that are not attached.
  * Thread: any. */
 #ifndef FL_SHARED_H
 #define FL_SHARED_H
@@ -91,8 +91,8 @@ fl_shared_init(FL_SHARED unsigned *flags, unsigned value)
     atomic_init(flags, value);
 }
 
-/* A plain field of which the loop's thread, which alone writes it, makes the most: others
- * may peek at what it put there. */
+/* A plain field of which the loop's thread, which alone writes it, makes the most:
+ * others may peek at what it put there. */
 #define fl_shared_peek(field) __atomic_load_n((field), __ATOMIC_RELAXED)
 #define fl_shared_put(field, value) __atomic_store_n((field), (value), __ATOMIC_RELAXED)
 #endif

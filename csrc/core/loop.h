@@ -37,8 +37,8 @@ struct FlFlush {
  *
  * Without a GIL only the thread that runs the loop touches ready, timers, poll and what
  * moves bytes, or while it stands still its guest: see owner.h. Others, and everybody
- * while the loop stands still, hand it their handles through wakeup.h. What is FL_SHARED
- * anybody may read. */
+ * while the loop stands still, hand it their handles through wakeup.h. What is
+ * FL_SHARED anybody may read. */
 struct FlLoop {
     PyObject_HEAD
     FlState *st;
@@ -120,7 +120,8 @@ int fl_loop_refuse_thread(void);
 
 /* From here to the end of the block the caller has to itself what is the loop's own;
  * where another thread has it, it returns failed with RuntimeError, or does otherwise
- * (to return) without an exception. Whose loop runs in this thread pays a comparison. */
+ * (to return) without an exception. Whose loop runs in this thread pays a comparison.
+ */
 #if FL_HAVE_GIL
 #define FL_OWN(loop, failed) ((void)0)
 #define FL_OWN_ELSE(loop, otherwise) ((void)0)
@@ -129,8 +130,7 @@ int fl_loop_refuse_thread(void);
     __attribute__((cleanup(fl_owner_leave))) FlLoop *fl_own_entered = NULL;            \
     if (FL_UNLIKELY(!fl_loop_is_own(loop)) && !fl_owner_enter(loop, &fl_own_entered))  \
     otherwise
-#define FL_OWN(loop, failed)                                                           \
-    FL_OWN_ELSE(loop, return (fl_loop_refuse_thread(), failed))
+#define FL_OWN(loop, failed) FL_OWN_ELSE(loop, return (fl_loop_refuse_thread(), failed))
 #endif
 
 /* In debug mode TypeError and -1 for what method cannot call, or 0. */

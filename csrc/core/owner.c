@@ -1,7 +1,7 @@
 /* owner.c - the claims of threads on a loop: to run it, or to call what is its own.
  *
- * Owns:   the guest of a loop; its thread, which a claim sets and the end of a run drops.
- * Thread: any.
+ * Owns:   the guest of a loop; its thread, which a claim sets and the end of a run
+ * drops. Thread: any.
  *
  * A guest writes its name and then looks whether the loop runs; who wants to run it
  * writes first, too, and then looks for a guest. So one of two sees the other. */
@@ -27,7 +27,8 @@ fl_owner_init(FlOwner *owner)
     atomic_init(&owner->forks, fl_poll_forks());
 }
 
-/* Nobody comes back to leave whom another thread than the one that forked had inside. */
+/* Nobody comes back to leave whom another thread than the one that forked had inside.
+ */
 static void
 owner_forget_parent(FlOwner *owner, unsigned long thread)
 {
@@ -110,7 +111,8 @@ fl_owner_claim(FlLoop *loop, unsigned long thread)
     if (!atomic_compare_exchange_strong(&loop->thread, &nobody, thread)) {
         return nobody == thread;
     }
-    if (FL_LIKELY(owner_is_left(&loop->owner, PyThread_get_thread_ident()))) return true;
+    if (FL_LIKELY(owner_is_left(&loop->owner, PyThread_get_thread_ident())))
+        return true;
     loop->thread = 0;
     return false;
 }

@@ -1,13 +1,12 @@
 /* owner.h - whose a loop is just now, where no GIL says so.
  *
- * A loop that runs belongs to its thread. While it stands still, any thread may call its
- * transports and watch descriptors, as in asyncio: each is a guest for as long as its
- * call takes, one after the other, and a run begins when the guest has left.
+ * A loop that runs belongs to its thread. While it stands still, any thread may call
+ * its transports and watch descriptors, as in asyncio: each is a guest for as long as
+ * its call takes, one after the other, and a run begins when the guest has left.
  *
- * Promises: nobody waits for ever. A guest that does not leave, because its call came to
- * a callback that waits for somebody else, has the others refused.
- * With a GIL all of this is nothing.
- * Thread: any. */
+ * Promises: nobody waits for ever. A guest that does not leave, because its call came
+ * to a callback that waits for somebody else, has the others refused. With a GIL all of
+ * this is nothing. Thread: any. */
 #ifndef FL_OWNER_H
 #define FL_OWNER_H
 #include "base/shared.h"

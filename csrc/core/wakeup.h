@@ -16,11 +16,12 @@ enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
  * call_soon(); without one they fill a queue of their own. So does everybody while the
  * loop stands still, when no thread is the loop's own.
  *
- * Invariants: queue owns its handles and is touched under lock alone; length is how many
- * they are; timers counts those in it that are FL_HANDLE_HANDED; pending is true whenever queue is not empty;
- * sleeping is true from before the loop's last look at pending until it is awake again,
- * FL_WAKEUP_LOOKS for as long as it looks at sleeping itself; the loop's set is there
- * while open, and until nobody is between ring_begin and ring_end. */
+ * Invariants: queue owns its handles and is touched under lock alone; length is how
+ * many they are; timers counts those in it that are FL_HANDLE_HANDED; pending is true
+ * whenever queue is not empty; sleeping is true from before the loop's last look at
+ * pending until it is awake again, FL_WAKEUP_LOOKS for as long as it looks at sleeping
+ * itself; the loop's set is there while open, and until nobody is between ring_begin
+ * and ring_end. */
 typedef struct {
     FlLock lock;
     FlRing queue;

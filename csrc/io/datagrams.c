@@ -234,8 +234,8 @@ fl_outbox_push(FlOutbox *outbox, PyObject *data, PyObject *address,
     if (bytes == NULL) return -1;
     *outbox_at(outbox, outbox->count++) =
         (FlDatagram){bytes, Py_XNewRef(address), *name};
-    fl_shared_put(&outbox->size, outbox->size + (size_t)PyBytes_GET_SIZE(bytes) +
-                                     FL_UDP_HEADER_SIZE);
+    fl_shared_put(&outbox->size,
+                  outbox->size + (size_t)PyBytes_GET_SIZE(bytes) + FL_UDP_HEADER_SIZE);
     return 0;
 }
 

@@ -9,8 +9,8 @@
 #include "io/stream.h"
 #include "core/turn.h"
 #include "base/errors.h"
-#include "io/reader.h"
 #include "io/streaminfo.h"
+#include "io/streamlend.h"
 #include "io/streamread.h"
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -62,9 +62,8 @@ stream_wanted(FlTransport *base)
 
 /* -- writing ---------------------------------------------------------------------- */
 
-/* Everything has left: whoever waited for that has a turn. 0 or -1. */
-static int
-stream_drained(FlStream *self)
+int
+fl_stream_drained(FlStream *self)
 {
     FlTransport *base = &self->base;
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
@@ -143,7 +142,7 @@ stream_flush(FlStream *self)
             return fl_transport_fatal(base, "Fatal write error on socket transport");
         }
     }
-    if (!waits) return stream_drained(self);
+    if (!waits) return fl_stream_drained(self);
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
         bool entered = fl_transport_enter(base);
         int rc = fl_transport_maybe_resume(base);
@@ -441,63 +440,6 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
     return fl_transport_left(base, entered, rc);
 }
 
-/* -- sendfile --------------------------------------------------------------------- */
-
-static PyObject *
-stream_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    FL_OWN(((FlTransport *)op)->loop, NULL);
-    FlStream *self = (FlStream *)op;
-    if (self->empty_waiter != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
-        return NULL;
-    }
-    if (self->flush.queued && stream_flush(self) < 0) return NULL;
-    PyObject *waiter = fl_loop_new_future(self->base.loop);
-    if (waiter == NULL) return NULL;
-    self->empty_waiter = Py_NewRef(waiter);
-    /* Lent: add_writer() may have the descriptor until the waiter is reset. */
-    fl_poll_disown(&self->base.loop->poll, self->base.watcher.fd, op);
-    if (self->out.size == 0 && stream_drained(self) < 0) {
-        Py_CLEAR(waiter);
-    }
-    return waiter;
-}
-
-static PyObject *
-stream_reset_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    FL_OWN(((FlTransport *)op)->loop, NULL);
-    FlStream *self = (FlStream *)op;
-    Py_CLEAR(self->empty_waiter);
-    if (!(self->base.flags & FL_TRANSPORT_CLOSED)) {
-        (void)fl_poll_own(&self->base.loop->poll, self->base.watcher.fd, op);
-    }
-    Py_RETURN_NONE;
-}
-
-static int
-stream_lost(FlTransport *base, PyObject *Py_UNUSED(exc))
-{
-    FlStream *self = stream_of(base);
-    if (self->empty_waiter == NULL) return 0;
-    fl_reader_expire(base->loop, base->watcher.fd); /* a sendfile() that had it lent */
-    FlState *st = base->loop->st;
-    PyObject *done = PyObject_CallMethodNoArgs(self->empty_waiter, st->str_done);
-    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    if (is_done != 0) return is_done < 0 ? -1 : 0;
-    PyObject *error = PyObject_CallFunction(PyExc_ConnectionError, "s",
-                                            "Connection is closed by peer");
-    PyObject *result = error == NULL
-                           ? NULL
-                           : PyObject_CallMethodOneArg(self->empty_waiter,
-                                                       st->str_set_exception, error);
-    Py_XDECREF(error);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 static PyObject *
 stream_get_sock(PyObject *op, void *Py_UNUSED(closure))
 {
@@ -545,7 +487,7 @@ stream_repr(PyObject *op)
         .discard = stream_discard,                                                     \
         .unbind = stream_unbind,                                                       \
         .wanted = stream_wanted,                                                       \
-        .lost = stream_lost,                                                           \
+        .lost = fl_streamlend_lost,                                                    \
         .release = fl_streaminfo_keep,                                                 \
         .make_extra = fl_streaminfo_make,                                              \
     }
@@ -756,8 +698,8 @@ static PyMethodDef stream_methods[] = {
      PyDoc_STR("close($self)\n--\n\nClose the connection behind what waits.")},
     {"abort", stream_abort, METH_NOARGS,
      PyDoc_STR("abort($self)\n--\n\nClose the connection at once.")},
-    {"_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS, NULL},
-    {"_reset_empty_waiter", stream_reset_empty_waiter, METH_NOARGS, NULL},
+    {"_make_empty_waiter", fl_streamlend_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", fl_streamlend_reset_empty_waiter, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -56,6 +56,9 @@ FlStream *fl_stream_accepted(FlLoop *loop, int fd, int family, const FlAddress *
 int fl_stream_queue(FlStream *self, PyObject *data);
 int fl_stream_flush(FlStream *self);
 
+/* Everything has left: whoever waited for that has a turn. 0 or -1. */
+int fl_stream_drained(FlStream *self);
+
 int fl_stream_register(PyObject *module, FlState *st);
 
 #endif

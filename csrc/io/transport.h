@@ -235,8 +235,7 @@ extern PyMemberDef fl_transport_members[]; /* offsets and private names */
         {"_eof", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_EOF},         \
         {"_protocol_paused", fl_transport_get_flag, NULL, NULL,                        \
          (void *)FL_TRANSPORT_PROTOCOL_PAUSED},                                        \
-        {"_sock_fd", fl_transport_get_fd, NULL, NULL, NULL},                           \
-        FL_TRANSPORT_OBJECTS,                                                          \
+        {"_sock_fd", fl_transport_get_fd, NULL, NULL, NULL}, FL_TRANSPORT_OBJECTS,     \
         {"_high_water", fl_transport_get_size, fl_transport_set_size, NULL,            \
          (void *)offsetof(FlTransport, high_water)},                                   \
         {"_low_water", fl_transport_get_size, fl_transport_set_size, NULL,             \

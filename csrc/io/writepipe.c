@@ -335,9 +335,9 @@ writepipe_repr(PyObject *op)
             PyUnicode_FromFormat("<%U%s fd=%d %s>", name, prefix, pipe->fileno, state);
     }
     else {
-        shown = PyUnicode_FromFormat("<%U%s fd=%d %s bufsize=%zu>", name, prefix,
-                                     pipe->fileno, state,
-                                     fl_shared_peek(&self->out.size));
+        shown =
+            PyUnicode_FromFormat("<%U%s fd=%d %s bufsize=%zu>", name, prefix,
+                                 pipe->fileno, state, fl_shared_peek(&self->out.size));
     }
     Py_DECREF(name);
     return shown;
