@@ -102,11 +102,11 @@ def make(folder, kind, common, names, signed=None):
     signed = signed or ["-signkey", key]
     curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
     new = ["-config", config, "-newkey", "ec", *curve, "-nodes"]
-    sign = ["-in", request, *signed, "-out", pem, "-days", "2", "-sha256"]
     extensions = ["-extfile", config, "-extensions", kind]
+    ends = ["-days", "2", "-sha256"]
     for words in (
         ["req", *new, "-keyout", key, "-out", request],
-        ["x509", "-req", *sign, *extensions],
+        ["x509", "-req", "-in", request, *signed, *extensions, *ends, "-out", pem],
     ):
         subprocess.run(
             ["openssl", *words],

@@ -441,18 +441,6 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
 }
 
 static PyObject *
-stream_get_sock(PyObject *op, void *Py_UNUSED(closure))
-{
-    FlStream *self = (FlStream *)op;
-    if (self->base.flags & FL_TRANSPORT_CLOSED) Py_RETURN_NONE;
-    PyObject *sock;
-    FL_BEGIN_CRITICAL(op);
-    sock = fl_streaminfo_socket(self);
-    FL_END_CRITICAL();
-    return sock;
-}
-
-static PyObject *
 stream_repr(PyObject *op)
 {
     FlStream *self = (FlStream *)op;
@@ -705,7 +693,7 @@ static PyMethodDef stream_methods[] = {
 
 static PyGetSetDef stream_getset[] = {
     FL_TRANSPORT_GETSET,
-    {"_sock", stream_get_sock, NULL, NULL, NULL},
+    {"_sock", fl_streaminfo_get_sock, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -54,6 +54,17 @@ fl_streaminfo_socket(FlStream *self)
     return sock;
 }
 
+PyObject *
+fl_streaminfo_get_sock(PyObject *op, void *Py_UNUSED(closure))
+{
+    if (((FlTransport *)op)->flags & FL_TRANSPORT_CLOSED) Py_RETURN_NONE;
+    PyObject *sock;
+    FL_BEGIN_CRITICAL(op);
+    sock = fl_streaminfo_socket((FlStream *)op);
+    FL_END_CRITICAL();
+    return sock;
+}
+
 /* Of a family that addr.c does not know: the socket module's own conversion. */
 static PyObject *
 stream_foreign_name(FlStream *self, PyObject *method)
@@ -77,8 +88,8 @@ stream_own_name(FlStream *self, FlAddress *address)
     return getsockname(self->base.watcher.fd, &address->u.any, &address->length) == 0;
 }
 
-void
-fl_streaminfo_keep(FlTransport *base)
+static void
+stream_keep_name(FlTransport *base)
 {
     FlStream *self = (FlStream *)base;
     FlAddress address;
@@ -95,6 +106,14 @@ fl_streaminfo_keep(FlTransport *base)
         base->own_name = fl_addr_keep(&address);
     }
     PyErr_Clear();
+}
+
+void
+fl_streaminfo_keep(FlTransport *base)
+{
+    FL_BEGIN_CRITICAL((PyObject *)base);
+    stream_keep_name(base);
+    FL_END_CRITICAL();
 }
 
 PyObject *

@@ -17,4 +17,7 @@ void fl_streaminfo_keep(FlTransport *base);
  * descriptor from then on. New reference. */
 PyObject *fl_streaminfo_socket(FlStream *self);
 
+/* A getter: the same, or None once the connection is closed. Any thread. */
+PyObject *fl_streaminfo_get_sock(PyObject *op, void *closure);
+
 #endif
