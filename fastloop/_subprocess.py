@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
+import time
 from asyncio import events, unix_events
 from asyncio.log import logger
 from typing import Any
@@ -28,6 +30,13 @@ _events: Any = events
 
 _LOOPS_HAVE_WATCHERS = not hasattr(unix_events, "AbstractChildWatcher")
 """Since Python 3.14, where policies have none any more."""
+
+_TURNS = 0 if sys.version_info >= (3, 14) else 1 if sys.version_info >= (3, 12) else 2
+"""How many turns asyncio lets go by between the exit and process_exited()'s scheduling,
+so that what the child wrote last is read before it."""
+
+_NO_MEMORY_WAIT = 0.01
+"""Seconds until a thread that waits for a child tries again to tell of its end."""
 
 _THREADED: tuple[Any, ...] = ()
 if _LOOPS_HAVE_WATCHERS:
@@ -93,7 +102,9 @@ class SubprocessMixin(MixinBase):
             self._watch_child(transport)
         except BaseException:
             transport.close()  # kills it: nobody would hear of its end
-            transport._process_exited(_reap(transport._proc, transport.get_pid()))
+            pid = transport.get_pid()
+            transport._process_exited(_exit_status(transport._proc, pid))
+            _reap(pid)
             raise
         try:
             await waiter
@@ -116,7 +127,8 @@ class SubprocessMixin(MixinBase):
                 raise OSError  # this system has no pidfds, says asyncio
             pidfd = os.pidfd_open(pid)
             self._pidfds[pid] = pidfd
-            self._add_reader(pidfd, self._child_exited, transport, pid)
+            turns = [None] * _TURNS
+            self._add_reader(pidfd, self._child_exited, transport, pid, turns)
         except (AttributeError, OSError, RuntimeError):
             # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
             # number that a transport has whose descriptor the program closed.
@@ -144,17 +156,41 @@ class SubprocessMixin(MixinBase):
         if pidfd != -1:
             os.close(pidfd)
 
-    def _child_exited(self, transport: Any, pid: int) -> None:
+    def _child_exited(self, transport: Any, pid: int, turns: list[None]) -> None:
+        """Tell transport of the end of its child, some turns later.
+
+        The status stays with the kernel and the pidfd ready until transport has it:
+        where memory runs out on the way, this is reported and tried again next turn.
+        """
+        if turns:
+            turns.pop()
+            return
+        try:
+            transport._process_exited(_exit_status(transport._proc, pid))
+        except BaseException as exc:
+            lasts = isinstance(exc, Exception) and not isinstance(exc, MemoryError)
+            if lasts or transport._returncode is not None:
+                self._forget_pidfd(pid)
+                _reap(pid)
+            raise
         self._forget_pidfd(pid)
-        self._child_watcher_callback(pid, _reap(transport._proc, pid), transport)
+        _reap(pid)
 
     def _wait_for_child(self, transport: Any, pid: int) -> None:
         """Wait in a thread of its own, where there are no pidfds."""
-        status = _reap(transport._proc, pid)
-        try:
-            self._child_watcher_callback(pid, status, transport)
-        except RuntimeError:
-            logger.warning("Loop %r that handles pid %r is closed", self, pid)
+        status = None
+        while True:
+            try:
+                if status is None:
+                    status = _exit_status(transport._proc, pid)
+                    _reap(pid)
+                self._child_watcher_callback(pid, status, transport)
+            except MemoryError:
+                time.sleep(_NO_MEMORY_WAIT)
+                continue
+            except RuntimeError:
+                logger.warning("Loop %r that handles pid %r is closed", self, pid)
+            return
 
     def _forget_pidfd(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)
@@ -197,10 +233,14 @@ def _give_up_pipes(transport: Any) -> None:
     transport._pending_calls = None
 
 
-def _reap(process: Any, pid: int) -> int:
-    """Return the exit status of a child, negative for a signal; waits for its end."""
+def _exit_status(process: Any, pid: int) -> int:
+    """Return the exit status of a child, negative for a signal; waits for its end.
+
+    The child is still to be reaped: waitpid() would take its status from the kernel
+    before it makes the objects that it returns, and without memory nobody had it then.
+    """
     try:
-        _, status = os.waitpid(pid, 0)
+        end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     except ChildProcessError:
         if process is not None and process.returncode is not None:
             return int(process.returncode)  # by Popen.poll(), in Popen.send_signal()
@@ -210,7 +250,15 @@ def _reap(process: Any, pid: int) -> int:
             pid,
         )
         return _REAPED_ELSEWHERE
-    try:
-        return os.waitstatus_to_exitcode(status)
-    except ValueError:
-        return status
+    assert end is not None
+    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+
+def _reap(pid: int) -> None:
+    """Let go of a child whose status is known."""
+    # Somebody else did, or the objects could not be made afterwards. Not suppress(),
+    # which is an object itself.
+    try:  # noqa: SIM105
+        os.waitpid(pid, os.WNOHANG)
+    except (ChildProcessError, MemoryError):
+        pass

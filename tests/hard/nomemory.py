@@ -674,6 +674,31 @@ def process(step):
     step.limited(program(), 0.5)
 
 
+def child_exits(step):
+    """What the kernel tells only once is not lost: later, if not now."""
+    loop = step.make_loop()
+    r, w = os.pipe()
+    transport, _ = step.free(
+        loop.subprocess_exec(
+            asyncio.SubprocessProtocol,
+            *("/bin/sh", "-c", "read line; exit 7"),
+            stdin=r,
+            stdout=None,
+            stderr=None,
+        )
+    )
+    os.close(r)
+    os.close(w)
+    os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
+    loop.call_later(0.002, loop.stop)
+    with step:
+        loop.run_forever()
+    step.free(asyncio.sleep(0.01))
+    if transport.get_returncode() != 7:
+        step.problems.append(f"the status is {transport.get_returncode()}, not 7")
+    transport.close()
+
+
 async def two_jobs(loop):
     waits = threading.Barrier(2)
     await asyncio.gather(
@@ -883,6 +908,7 @@ OPERATIONS = {
         pipes,
         pipe_read,
         process,
+        child_exits,
         executor,
         resolve,
         sock,
