@@ -12,7 +12,9 @@ line of JSON: the steps and what was wrong.
 
 Python itself spins for ever in an exception handler while there is not a byte, and its
 socket module loses the descriptor of a socket object that it could not make: so memory
-comes back after a while, and what is Python's own is left out of the judgement.
+comes back after a while, and what is Python's own is left out of the judgement. Since
+Python 3.12 a function that cannot be made costs its code a reference that was somebody
+else's, and the next step that makes it ends the process: all codes get some to spare.
 """
 
 import _socket
@@ -32,6 +34,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 
 BATCH = 20
 WINDOWS = 1, 4, 100
@@ -1131,6 +1134,27 @@ def run_step(name, loop_factory, number, window, contexts, stock):
     return problems, failed
 
 
+SPARE = []
+"""References to each code there is: see above."""
+
+
+def make_spare(number):
+    todo = [
+        function.__code__
+        for function in gc.get_objects()
+        if isinstance(function, types.FunctionType)
+    ]
+    codes = {}
+    while todo:
+        code = todo.pop()
+        if id(code) not in codes:
+            codes[id(code)] = code
+            todo += (
+                each for each in code.co_consts if isinstance(each, types.CodeType)
+            )
+    SPARE.extend([*codes.values()] * number)
+
+
 def main():
     loop_name, name, *rest = sys.argv[1:]
     stride = int(rest[0]) if rest else 1
@@ -1159,6 +1183,7 @@ def main():
     warm.run_until_complete(nothing())
     warm.close()
     del warm
+    make_spare(10 * BATCH)
     gc.collect()
     gc.freeze()
     gc.disable()
