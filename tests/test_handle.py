@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import itertools
 import random
 import re
 import sys
@@ -550,6 +551,25 @@ def test_many_cancelled_timers_are_let_go_of(loop):
     loop.call_at(due[-1].when() + 0.001, loop.stop)
     loop.run_forever()
     assert calls == list(range(200))
+
+
+@pytest.mark.skipif(
+    not hasattr(sys, "gettotalrefcount"), reason="this Python counts no references"
+)
+def test_the_sum_of_references_is_that_of_before(loop):
+    """What many handles leave to their successors is not counted twice."""
+
+    def sums():
+        for _ in range(6):
+            handles = [loop.call_later(1000, nothing) for _ in range(5000)]
+            for handle in handles:
+                handle.cancel()
+            del handles, handle
+            turn(loop)
+            yield sys.gettotalrefcount()
+
+    totals = list(sums())
+    assert min(b - a for a, b in itertools.pairwise(totals)) < 1000, totals
 
 
 def test_timers_cancelled_at_random_leave_the_rest_in_order(loop):
