@@ -4,7 +4,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test hard hard-gc hard-malloc hard-sanitize hard-tsan conformance matrix build wheel docs lint format bench clean
+.PHONY: demo test hard hard-gc hard-malloc hard-refs hard-sanitize hard-tsan conformance matrix build wheel docs lint format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
@@ -23,6 +23,9 @@ hard-gc: ## all tests with a collection at every other allocation; ARGS=... goes
 hard-malloc: ## all tests on Python's checking allocator; ARGS=... goes to pytest
 	scripts/setup test
 	PYTHONMALLOC=debug PYTHONDEVMODE= $(VENV)/bin/python -m pytest -n logical $(ARGS)
+
+hard-refs: ## each test again and again: references and blocks must not grow; ARGS=... as above
+	scripts/refleaks $(ARGS)
 
 hard-tsan: ## the rooms of threads under ThreadSanitizer, without a GIL; ARGS=... goes to pytest
 	scripts/tsan $(ARGS)
