@@ -8,17 +8,10 @@
  * its __class__ says asyncio.Handle, so isinstance() holds, and what is cold (repr,
  * ordering) runs asyncio's own functions on it. */
 #include "core/handle.h"
+#include "core/handleinfo.h"
 #include "core/context.h"
 #include "core/loop.h"
 #include "base/errors.h"
-
-/* Where the arguments stand. */
-static inline PyObject **
-handle_args(FlHandle *self)
-{
-    return FL_LIKELY(self->nargs <= FL_HANDLE_INLINE_ARGS) ? self->args
-                                                           : (PyObject **)self->args[0];
-}
 
 #if FL_HAVE_GIL
 /* Makes a few spare handles at once. The collector rests meanwhile: handles
@@ -108,7 +101,7 @@ fl_handle_new(FlLoop *loop, PyTypeObject *type, PyObject *callback,
     }
     self->callback = Py_NewRef(callback);
     self->nargs = (int)nargs;
-    PyObject **slots = handle_args(self);
+    PyObject **slots = fl_handle_args(self);
     for (Py_ssize_t i = 0; i < nargs; i++) {
         slots[i] = Py_NewRef(args[i]);
     }
@@ -131,7 +124,7 @@ handle_drop_call(FlHandle *self)
     fl_lock_acquire(&self->lock);
     PyObject *callback = self->callback;
     int nargs = self->nargs;
-    PyObject **args = handle_args(self);
+    PyObject **args = fl_handle_args(self);
     if (FL_UNLIKELY(args != self->args)) {
         own = args;
     }
@@ -161,21 +154,9 @@ fl_handle_callback(FlHandle *self)
 }
 
 static PyObject *
-handle_args_tuple(FlHandle *self)
-{
-    fl_lock_acquire(&self->lock);
-    PyObject *tuple = PyTuple_New(self->nargs);
-    for (int i = 0; tuple != NULL && i < self->nargs; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(handle_args(self)[i]));
-    }
-    fl_lock_release(&self->lock);
-    return tuple;
-}
-
-static PyObject *
 handle_callback_source(FlState *st, FlHandle *self)
 {
-    PyObject *args = handle_args_tuple(self);
+    PyObject *args = fl_handleinfo_args(self);
     if (args == NULL) return NULL;
     PyObject *callback = fl_handle_callback(self);
     if (callback == NULL) {
@@ -198,39 +179,6 @@ handle_callback_source(FlState *st, FlHandle *self)
     return source;
 }
 
-enum { DEBUG_TRACEBACK, DEBUG_REPR, DEBUG_ITEMS };
-
-/* A new reference, None where it is not known. */
-static PyObject *
-handle_debug_item(FlHandle *self, int which)
-{
-    fl_lock_acquire(&self->lock);
-    PyObject *debug = self->debug; /* stays as long as the handle */
-    fl_lock_release(&self->lock);
-    return debug == NULL ? Py_NewRef(Py_None) : fl_compat_list_get(debug, which);
-}
-
-/* Steals value. 0 or -1. */
-static int
-handle_set_debug_item(FlHandle *self, int which, PyObject *value)
-{
-    if (value == NULL) return -1;
-    PyObject *made = Py_BuildValue("[OO]", Py_None, Py_None);
-    if (made == NULL) {
-        Py_DECREF(value);
-        return -1;
-    }
-    fl_lock_acquire(&self->lock);
-    if (self->debug == NULL) {
-        self->debug = made;
-        made = NULL;
-    }
-    PyObject *debug = self->debug;
-    fl_lock_release(&self->lock);
-    Py_XDECREF(made);
-    return PyList_SetItem(debug, which, value);
-}
-
 /* The callback raised. As asyncio's Handle._run(). */
 int
 fl_handle_failed(FlHandle *self)
@@ -248,7 +196,7 @@ fl_handle_failed(FlHandle *self)
         return -1;
     }
     fl_compat_set_exception(exc);
-    PyObject *traceback = handle_debug_item(self, DEBUG_TRACEBACK);
+    PyObject *traceback = fl_handleinfo_debug(self, FL_HANDLEINFO_TRACEBACK);
     int rc = fl_errors_report(st, (PyObject *)self->loop, message, st->str_handle, self,
                               st->str_source_traceback,
                               traceback == Py_None ? NULL : traceback, NULL);
@@ -283,7 +231,7 @@ handle_call(FlHandle *self)
         }
     }
     else {
-        PyObject *all = handle_args_tuple(self);
+        PyObject *all = fl_handleinfo_args(self);
         result = all == NULL ? NULL : PyObject_CallObject(callback, all);
         Py_XDECREF(all);
     }
@@ -298,7 +246,7 @@ handle_call_foreign_context(FlHandle *self)
     PyObject *context = Py_NewRef(self->context);
     PyObject *run = PyObject_GetAttrString(context, "run");
     PyObject *callback = run == NULL ? NULL : fl_handle_callback(self);
-    PyObject *args = callback == NULL ? NULL : handle_args_tuple(self);
+    PyObject *args = callback == NULL ? NULL : fl_handleinfo_args(self);
     PyObject *first = args == NULL ? NULL : PyTuple_Pack(1, callback);
     PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
     PyObject *result = all == NULL ? NULL : PyObject_CallObject(run, all);
@@ -401,7 +349,7 @@ fl_handle_trace(FlHandle *self)
     }
     PyObject *traceback = PyObject_CallOneArg(st->extract_stack, frame);
     Py_DECREF(frame);
-    return handle_set_debug_item(self, DEBUG_TRACEBACK, traceback);
+    return fl_handleinfo_set_debug(self, FL_HANDLEINFO_TRACEBACK, traceback);
 }
 
 int
@@ -412,7 +360,7 @@ fl_handle_cancel(FlHandle *self)
     if (self->loop != NULL && FL_UNLIKELY(self->loop->debug)) {
         /* The repr outlives the callback: useful where a handle was cancelled early. */
         PyObject *repr = PyObject_Repr((PyObject *)self);
-        if (handle_set_debug_item(self, DEBUG_REPR, repr) < 0) return -1;
+        if (fl_handleinfo_set_debug(self, FL_HANDLEINFO_REPR, repr) < 0) return -1;
     }
     /* First out of the heap, then the destructors. */
     FlLoop *loop = self->loop;
@@ -466,129 +414,6 @@ handle_run(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* Whoever sees the context may enter or keep it, so it must be the handle's own. */
-static PyObject *
-handle_get_context(PyObject *op, void *Py_UNUSED(closure))
-{
-    FlHandle *self = (FlHandle *)op;
-    if (self->context == NULL) Py_RETURN_NONE;
-    if (self->flags & FL_HANDLE_SHARED) {
-        PyObject *own = PyContext_Copy(self->context);
-        if (own == NULL) return NULL;
-        self->flags &= ~(unsigned)FL_HANDLE_SHARED;
-        Py_SETREF(self->context, own);
-    }
-    return Py_NewRef(self->context);
-}
-
-#if FL_HANDLE_GET_CONTEXT
-static PyObject *
-handle_get_context_method(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return handle_get_context(op, NULL);
-}
-#endif
-
-static PyObject *
-handle_get_callback(PyObject *op, void *Py_UNUSED(closure))
-{
-    PyObject *callback = fl_handle_callback((FlHandle *)op);
-    return callback != NULL ? callback : Py_NewRef(Py_None);
-}
-
-static PyObject *
-handle_get_args(PyObject *op, void *Py_UNUSED(closure))
-{
-    FlHandle *self = (FlHandle *)op;
-    if (self->callback == NULL) Py_RETURN_NONE;
-    return handle_args_tuple(self);
-}
-
-static PyObject *
-handle_get_loop(PyObject *op, void *Py_UNUSED(closure))
-{
-    FlLoop *loop = ((FlHandle *)op)->loop;
-    return Py_NewRef(loop != NULL ? (PyObject *)loop : Py_None);
-}
-
-static PyObject *
-handle_get_debug_item(PyObject *op, void *closure)
-{
-    return handle_debug_item((FlHandle *)op, (int)(uintptr_t)closure);
-}
-
-static PyObject *
-handle_get_flag(PyObject *op, void *closure)
-{
-    return PyBool_FromLong(((FlHandle *)op)->flags & (unsigned)(uintptr_t)closure);
-}
-
-/* isinstance(handle, asyncio.Handle) asks for this where the type says no. */
-static PyObject *
-handle_get_class(PyObject *op, void *Py_UNUSED(closure))
-{
-    FlHandle *self = (FlHandle *)op;
-    FlState *st = fl_state_of_type(Py_TYPE(op));
-    if (st == NULL) return NULL;
-#if FL_THREADSAFE_HANDLE
-    if (self->flags & FL_HANDLE_THREADSAFE) {
-        return PyObject_GetAttr(st->asyncio_events, st->str__ThreadSafeHandle);
-    }
-#endif
-    return Py_NewRef(self->flags & FL_HANDLE_TIMER ? st->asyncio_timer_handle
-                                                   : st->asyncio_handle);
-}
-
-/* asyncio's own function on our handle: it reads the attributes above. */
-static PyObject *
-handle_borrow(PyObject *op, const char *name, PyObject *other)
-{
-    PyObject *cls = handle_get_class(op, NULL);
-    if (cls == NULL) return NULL;
-    PyObject *function = PyObject_GetAttrString(cls, name);
-    Py_DECREF(cls);
-    if (function == NULL) return NULL;
-    PyObject *result = PyObject_CallFunctionObjArgs(function, op, other, NULL);
-    Py_DECREF(function);
-    return result;
-}
-
-static PyObject *
-handle_repr(PyObject *op)
-{
-    return handle_borrow(op, "__repr__", NULL);
-}
-
-static PyObject *
-handle_repr_info(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return handle_borrow(op, "_repr_info", NULL);
-}
-
-static PyObject *
-handle_compare(PyObject *op, PyObject *other, int how)
-{
-    static const char *const names[] = {"__lt__", "__le__", "__eq__",
-                                        "__ne__", "__gt__", "__ge__"};
-    if (!(((FlHandle *)op)->flags & FL_HANDLE_TIMER)) Py_RETURN_NOTIMPLEMENTED;
-    if (how != Py_NE) return handle_borrow(op, names[how], other);
-
-    PyObject *equal = handle_borrow(op, "__eq__", other);
-    if (equal == NULL || equal == Py_NotImplemented) return equal;
-    int truth = PyObject_IsTrue(equal);
-    Py_DECREF(equal);
-    return truth < 0 ? NULL : PyBool_FromLong(!truth);
-}
-
-static Py_hash_t
-handle_hash(PyObject *op)
-{
-    FlHandle *self = (FlHandle *)op;
-    if (self->flags & FL_HANDLE_TIMER)
-        return _Py_HashDouble(op, ((FlTimerHandle *)op)->when);
-    return fl_compat_hash_pointer(op);
-}
-
 static int
 handle_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -599,7 +424,7 @@ handle_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->debug);
     for (int i = 0; i < self->nargs; i++) {
-        Py_VISIT(handle_args(self)[i]);
+        Py_VISIT(fl_handle_args(self)[i]);
     }
     return 0;
 }
@@ -665,7 +490,7 @@ handle_dealloc(PyObject *op)
     }
     bool chained = false;
     for (int i = 0; i < self->nargs; i++) {
-        chained |= Py_TYPE(handle_args(self)[i])->tp_dealloc == handle_dealloc;
+        chained |= Py_TYPE(fl_handle_args(self)[i])->tp_dealloc == handle_dealloc;
     }
     if (FL_LIKELY(!chained)) {
         handle_end(self);
@@ -699,12 +524,12 @@ static PyMethodDef handle_methods[] = {
     {"cancelled", handle_cancelled, METH_NOARGS,
      PyDoc_STR("cancelled($self)\n--\n\nReturn True if the callback was cancelled.")},
 #if FL_HANDLE_GET_CONTEXT
-    {"get_context", handle_get_context_method, METH_NOARGS,
+    {"get_context", fl_handleinfo_get_context, METH_NOARGS,
      PyDoc_STR("get_context($self)\n--\n\n"
                "Return the contextvars.Context that the callback runs in.")},
 #endif
     {"_run", handle_run, METH_NOARGS, NULL},
-    {"_repr_info", handle_repr_info, METH_NOARGS, NULL},
+    {"_repr_info", fl_handleinfo_repr_info, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -725,35 +550,17 @@ static PyMemberDef timer_handle_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef handle_getset[] = {
-    {"__class__", handle_get_class, NULL, NULL, NULL},
-    {"_callback", handle_get_callback, NULL, NULL, NULL},
-    {"_args", handle_get_args, NULL, NULL, NULL},
-    {"_loop", handle_get_loop, NULL, NULL, NULL},
-    {"_context", handle_get_context, NULL, NULL, NULL},
-    {"_source_traceback", handle_get_debug_item, NULL, NULL, (void *)DEBUG_TRACEBACK},
-    {"_repr", handle_get_debug_item, NULL, NULL, (void *)DEBUG_REPR},
-    {"_cancelled", handle_get_flag, NULL, NULL, (void *)FL_HANDLE_CANCELLED},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyGetSetDef timer_handle_getset[] = {
-    {"_scheduled", handle_get_flag, NULL, NULL,
-     (void *)(FL_HANDLE_SCHEDULED | FL_HANDLE_HANDED)},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
 static PyType_Slot handle_slots[] = {
     {Py_tp_doc, "A callback that was scheduled; see asyncio.Handle."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_traverse, handle_traverse},
     {Py_tp_clear, handle_clear},
-    {Py_tp_repr, handle_repr},
-    {Py_tp_hash, handle_hash},
-    {Py_tp_richcompare, handle_compare},
+    {Py_tp_repr, fl_handleinfo_repr},
+    {Py_tp_hash, fl_handleinfo_hash},
+    {Py_tp_richcompare, fl_handleinfo_compare},
     {Py_tp_methods, handle_methods},
     {Py_tp_members, handle_members},
-    {Py_tp_getset, handle_getset},
+    {Py_tp_getset, fl_handleinfo_getset},
     {0, NULL},
 };
 
@@ -762,11 +569,11 @@ static PyType_Slot timer_handle_slots[] = {
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_traverse, handle_traverse},
     {Py_tp_clear, handle_clear},
-    {Py_tp_hash, handle_hash},
-    {Py_tp_richcompare, handle_compare},
+    {Py_tp_hash, fl_handleinfo_hash},
+    {Py_tp_richcompare, fl_handleinfo_compare},
     {Py_tp_methods, timer_handle_methods},
     {Py_tp_members, timer_handle_members},
-    {Py_tp_getset, timer_handle_getset},
+    {Py_tp_getset, fl_handleinfo_timer_getset},
     {0, NULL},
 };
 

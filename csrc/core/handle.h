@@ -114,4 +114,12 @@ int fl_handle_register(PyObject *module, FlState *st);
 /* Frees the spare handles of a module that goes away. */
 void fl_handle_free_spares(FlState *st);
 
+/* Where the arguments stand. */
+static inline PyObject **
+fl_handle_args(FlHandle *self)
+{
+    return FL_LIKELY(self->nargs <= FL_HANDLE_INLINE_ARGS) ? self->args
+                                                           : (PyObject **)self->args[0];
+}
+
 #endif
