@@ -183,3 +183,27 @@ def test_takes_a_program_s_own_attributes(loop, run, kind):
     note = run(main())
     gc.collect()
     assert note() is None
+
+
+@pytest.mark.parametrize("extra", [5, (), "text"], ids=repr)
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "_make_socket_transport",
+        "_make_datagram_transport",
+        "_make_read_pipe_transport",
+        "_make_write_pipe_transport",
+    ],
+)
+def test_extra_that_is_no_dict(loop, hook, extra):
+    """The hooks are private, but BaseEventLoop and others that know asyncio call them."""
+    if is_stock(loop) and "pipe" in hook:
+        pytest.skip("raises the same, and again in __del__()")
+    kind = socket.SOCK_DGRAM if "datagram" in hook else socket.SOCK_STREAM
+    ours, peer = socket.socketpair(type=kind)
+    with ours, peer:
+        ours.setblocking(False)
+        name = type(extra).__name__
+        with pytest.raises(TypeError, match=f"'{name}' object does not support item"):
+            getattr(loop, hook)(ours, asyncio.Protocol(), extra=extra)
+        assert ours.fileno() != -1

@@ -280,8 +280,9 @@ readpipe_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
     FlLoop *loop = (FlLoop *)op;
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None;
     struct stat status;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO:_make_read_pipe_transport",
-                                     names, &pipe, &protocol, &waiter, &extra)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO&:_make_read_pipe_transport",
+                                     names, &pipe, &protocol, &waiter,
+                                     fl_transport_convert_extra, &extra)) {
         return NULL;
     }
     int fd = fl_pipe_fileno(loop, pipe, "Pipe transport is for pipes/sockets only.",

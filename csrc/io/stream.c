@@ -576,9 +576,9 @@ stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
     FlState *st = loop->st;
     PyObject *sock, *protocol;
     PyObject *waiter = Py_None, *extra = Py_None, *server = Py_None, *context = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport",
-                                     names, &sock, &protocol, &waiter, &extra, &server,
-                                     &context)) {
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "OO|O$O&OO:_make_socket_transport", names, &sock, &protocol,
+            &waiter, fl_transport_convert_extra, &extra, &server, &context)) {
         return NULL;
     }
     int foreign = stream_is_foreign(st, sock);

@@ -114,6 +114,9 @@ void fl_transport_put_protocol(FlTransport *self, PyObject *protocol);
  * of self, as everything that other threads may ask for. */
 PyObject *fl_transport_extra(FlTransport *self);
 
+/* "O&" of PyArg_Parse*() for the argument extra: None or a dict, borrowed. */
+int fl_transport_convert_extra(PyObject *arg, void *extra);
+
 /* Takes the exception that is set: reports it unless it is an OSError, and closes the
  * connection with it. 0, or -1 with an exception that must leave the loop. */
 int fl_transport_fatal(FlTransport *self, const char *message);

@@ -14,6 +14,19 @@ fl_transport_extra(FlTransport *self)
     return self->extra;
 }
 
+int
+fl_transport_convert_extra(PyObject *arg, void *extra)
+{
+    if (arg != Py_None && !PyDict_Check(arg)) {
+        PyErr_Format(PyExc_TypeError,
+                     "'%.200s' object does not support item assignment",
+                     Py_TYPE(arg)->tp_name);
+        return 0;
+    }
+    *(PyObject **)extra = arg;
+    return 1;
+}
+
 static PyObject *
 transport_get_extra_info(PyObject *op, PyObject *args, PyObject *kwargs)
 {

@@ -402,9 +402,9 @@ udp_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
     FlLoop *loop = (FlLoop *)op;
     PyObject *sock, *protocol;
     PyObject *address = Py_None, *waiter = Py_None, *extra = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_make_datagram_transport",
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO&:_make_datagram_transport",
                                      names, &sock, &protocol, &address, &waiter,
-                                     &extra)) {
+                                     fl_transport_convert_extra, &extra)) {
         return NULL;
     }
     int fd;
