@@ -33,7 +33,7 @@ WARNINGS = [
     "-Wextra",
     "-Wshadow",
     "-Wno-unused-parameter",  # fixed by the signatures of CPython and libuv
-    "-Wno-unreachable-code",  # what only another Python reaches; CPython asks clang for it
+    "-Wno-unreachable-code",  # what only another Python reaches; clang is told to ask
     "-Wno-missing-field-initializers",  # the tail of a PyMethodDef is zero
     "-Werror",
 ]

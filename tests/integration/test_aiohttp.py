@@ -382,18 +382,21 @@ def test_run_app_finishes_requests_in_flight(run, program):
     port = server.port(r"listens on (\d+)")
 
     async def main():
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        async def ask(session):
+            async with session.get("/slow") as answer:
+                return await answer.text()
 
-            async def ask():
-                async with session.get("/slow") as answer:
-                    return await answer.text()
-
-            tasks = [asyncio.create_task(ask()) for _ in range(10)]
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession(url) as session:
+            tasks = [asyncio.create_task(ask(session)) for _ in range(10)]
             await asyncio.to_thread(server.until, "slow begins", 10)
             server.signal(signal.SIGTERM)
             assert await asyncio.gather(*tasks) == ["slow but sure"] * 10
+        async with aiohttp.ClientSession(
+            url
+        ) as session:  # with no connection kept alive
             with pytest.raises(aiohttp.ClientConnectorError):
-                await ask()
+                await ask(session)
 
     run(main())
     server.wait()
