@@ -124,6 +124,9 @@ class Loop(asyncio.BaseEventLoop):
     _make_socket_transport: Callable[..., SocketTransport]
     _make_tls: Callable[..., SSLTransport]
     _make_datagram_transport: Callable[..., DatagramTransport]
+    def _pipe_transport(
+        self, pipe: object, /
+    ) -> ReadPipeTransport | WritePipeTransport | None: ...
     _make_read_pipe_transport: Callable[..., ReadPipeTransport]
     _make_write_pipe_transport: Callable[..., WritePipeTransport]
     _start_serving: Callable[..., None]

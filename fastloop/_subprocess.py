@@ -49,6 +49,7 @@ class SubprocessMixin(MixinBase):
     _pidfds: dict[int, int]
     _add_reader: Any  # native
     _remove_reader: Any  # native
+    _pipe_transport: Any  # native
     _watcher: Any = None
     _child_watcher_callback = _UNIX_LOOP._child_watcher_callback
 
@@ -113,7 +114,7 @@ class SubprocessMixin(MixinBase):
         except BaseException:
             transport.close()
             if not waiter.cancelled():
-                _give_up_pipes(transport)
+                self._give_up_pipes(transport)
             end = transport._wait()
             await (asyncio.shield(end) if _LOOPS_HAVE_WATCHERS else end)
             raise
@@ -192,6 +193,29 @@ class SubprocessMixin(MixinBase):
                 logger.warning("Loop %r that handles pid %r is closed", self, pid)
             return
 
+    def _give_up_pipes(self, transport: Any) -> None:
+        """Have transport end with its process: its pipes could not be connected.
+
+        Up to Python 3.13 it waits for the end of pipes that it never had, and keeps
+        what it has to tell until they are connected.
+        """
+        if hasattr(transport, "_pipes_connected"):
+            return
+        process = transport._proc
+        for fd, stream in enumerate((process.stdin, process.stdout, process.stderr)):
+            if stream is None or transport._pipes.get(fd) is not None:
+                continue
+            transport._pipes.pop(fd, None)
+            made = self._pipe_transport(stream)
+            if made is None:
+                stream.close()
+            else:  # memory ran out before transport had it
+                made.set_protocol(asyncio.Protocol())
+                made.close()
+        # Its own was told nothing.
+        transport.set_protocol(asyncio.SubprocessProtocol())
+        transport._pending_calls = None
+
     def _forget_pidfd(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid, None)
         if pidfd is not None:
@@ -214,23 +238,6 @@ def _watcher_of_program() -> Any:
     watcher = getattr(_events._event_loop_policy, "_watcher", None)
     own = (_Unix.PidfdChildWatcher, _Unix.ThreadedChildWatcher)
     return None if type(watcher) in own else watcher
-
-
-def _give_up_pipes(transport: Any) -> None:
-    """Have transport end with its process: its pipes could not be connected.
-
-    Up to Python 3.13 it waits for the end of pipes that it never had, and keeps what it
-    has to tell until they are connected.
-    """
-    if hasattr(transport, "_pipes_connected"):
-        return
-    process = transport._proc
-    for fd, stream in enumerate((process.stdin, process.stdout, process.stderr)):
-        if stream is not None and transport._pipes.get(fd) is None:
-            transport._pipes.pop(fd, None)
-            stream.close()
-    transport.set_protocol(asyncio.SubprocessProtocol())  # its own was told nothing
-    transport._pending_calls = None
 
 
 def _exit_status(process: Any, pid: int) -> int:

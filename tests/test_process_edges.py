@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import threading
 
@@ -473,6 +474,38 @@ def test_pipes_that_cannot_be_connected_end_the_child(loop, run, failing):
         process = await EXEC("cat", stdin=PIPE, stdout=PIPE)
         assert await process.communicate(b"x") == (b"x", None)
 
+    run(main())
+
+
+@pytest.mark.parametrize("failing", ["connect_read_pipe", "connect_write_pipe"])
+def test_pipe_that_was_connected_and_is_lost(loop, run, failing):
+    """As where memory runs out between the pipe's transport and the process's."""
+    if is_stock(loop):
+        pytest.skip("leaves the transport open on a descriptor that is not its own")
+    real = getattr(loop, failing)
+
+    async def fail(*args):
+        await real(*args)
+        raise MemoryError
+
+    async def main():
+        before = open_fds()
+        setattr(loop, failing, fail)
+        with pytest.raises(MemoryError):
+            await EXEC("cat", stdin=PIPE, stdout=PIPE)
+        setattr(loop, failing, real)
+        await settle()
+        assert open_fds() == before
+        for _ in range(3):
+            one, two = socket.socketpair()
+            for sock in one, two:
+                kept, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+                opened.append(kept)
+        for kept in opened:
+            kept.close()
+        await settle()
+
+    opened = []
     run(main())
 
 
