@@ -91,7 +91,8 @@ def shim(tmp_path_factory):
 
 
 def serve(run_script, shim, code, count):
-    preload = " ".join(filter(None, [str(shim), os.environ.get("LD_PRELOAD")]))
+    # A sanitizer's library has to come first.
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))
     env = {"LD_PRELOAD": preload, "FAIL_ERRNO": str(code), "FAIL_COUNT": str(count)}
     result = run_script(SERVER, env=env)
     assert result.stderr == ""
