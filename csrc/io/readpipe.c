@@ -359,7 +359,7 @@ static PyObject *
 readpipe_find_transport(PyObject *op, PyObject *pipe)
 {
     FlLoop *loop = (FlLoop *)op;
-    if (fl_loop_check_own(loop) < 0) return NULL;
+    FL_OWN(loop, NULL);
     for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
         PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
         if (transport == NULL) continue;
