@@ -1,7 +1,9 @@
 """What a transport tells about itself, while it is open and after its end, and how long it lives."""
 
 import asyncio
+import contextlib
 import gc
+import os
 import socket
 import weakref
 
@@ -207,3 +209,82 @@ def test_extra_that_is_no_dict(loop, hook, extra):
         with pytest.raises(TypeError, match=f"'{name}' object does not support item"):
             getattr(loop, hook)(ours, asyncio.Protocol(), extra=extra)
         assert ours.fileno() != -1
+
+
+class Owned(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Notes who owned it when the first bytes came."""
+
+    def __init__(self):
+        self.owner = None
+        self.heard = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data):
+        if not self.heard.done():
+            self.heard.set_result(self.owner)
+
+    def datagram_received(self, data, address):
+        self.data_received(data)
+
+
+class Greets(asyncio.Protocol):
+    """Says something as soon as it is connected."""
+
+    def connection_made(self, transport):
+        transport.write(b"hello")
+
+
+async def greeted(loop, kind, stack, folder):
+    """Connect to what has spoken already, or does so at once: (transport, protocol)."""
+    if kind in ("literal", "name", "unix"):
+        path = str(folder / "socket")
+        if kind == "unix":
+            server = await loop.create_unix_server(Greets, path)
+            stack.push_async_callback(server.wait_closed)
+            stack.callback(server.close)
+            return await loop.create_unix_connection(Owned, path)
+        server = await loop.create_server(Greets, "127.0.0.1", 0)
+        stack.push_async_callback(server.wait_closed)
+        stack.callback(server.close)
+        port = server.sockets[0].getsockname()[1]
+        host = "127.0.0.1" if kind == "literal" else "localhost"
+        return await loop.create_connection(Owned, host, port)
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        stack.callback(os.close, writing)
+        os.write(writing, b"hello")
+        return await loop.connect_read_pipe(Owned, os.fdopen(reading, "rb", 0))
+    kinds = {"udp": socket.SOCK_DGRAM}
+    ours, peer = socket.socketpair(type=kinds.get(kind, socket.SOCK_STREAM))
+    stack.callback(peer.close)
+    ours.setblocking(False)
+    peer.send(b"hello")
+    if kind == "udp":
+        return await loop.create_datagram_endpoint(Owned, sock=ours)
+    if kind == "accepted":
+        return await loop.connect_accepted_socket(Owned, ours)
+    return await loop.create_connection(Owned, sock=ours)
+
+
+@pytest.mark.parametrize("reader", [False, True], ids=["", "add_reader"])
+@pytest.mark.parametrize(
+    "kind", ["literal", "name", "unix", "sock", "accepted", "udp", "pipe"]
+)
+def test_who_connects_is_ahead_of_what_comes(loop, run, tmp_path, kind, reader):
+    """What awaited the connection has set up its protocol before that hears bytes."""
+
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            if reader:
+                number = stack.enter_context(socket.socket())
+                loop.add_reader(number, print)
+                stack.callback(loop.remove_reader, number)
+            for _ in range(20):
+                async with contextlib.AsyncExitStack() as inner:
+                    transport, protocol = await greeted(loop, kind, inner, tmp_path)
+                    protocol.owner = "who awaited it"
+                    assert "polling" in repr(transport)
+                    assert await protocol.heard == "who awaited it"
+                    transport.close()
+                    await turns(3)
+
+    run(main())

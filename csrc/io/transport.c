@@ -85,17 +85,18 @@ fl_transport_start(FlTransport *self, PyObject *waiter)
     int rc = fl_loop_call_soon(self->loop, made, &op, 1, self->context);
     Py_DECREF(made);
     if (rc < 0) return -1;
+    if (waiter != NULL && waiter != Py_None) {
+        PyObject *wake =
+            PyObject_GetAttr(st->asyncio_futures, st->str__set_result_unless_cancelled);
+        if (wake == NULL) return -1;
+        PyObject *args[2] = {waiter, Py_None};
+        rc = fl_loop_call_soon(self->loop, wake, args, 2, self->context);
+        Py_DECREF(wake);
+        if (rc < 0) return -1;
+        self->flags |= FL_TRANSPORT_AWAITED;
+    }
     /* Reading begins only when connection_made() has been called. */
-    if (transport_call_soon(self, st->str__connection_made, NULL) < 0) return -1;
-    if (waiter == NULL || waiter == Py_None) return 0;
-
-    PyObject *wake =
-        PyObject_GetAttr(st->asyncio_futures, st->str__set_result_unless_cancelled);
-    if (wake == NULL) return -1;
-    PyObject *args[2] = {waiter, Py_None};
-    rc = fl_loop_call_soon(self->loop, wake, args, 2, self->context);
-    Py_DECREF(wake);
-    return rc;
+    return transport_call_soon(self, st->str__connection_made, NULL);
 }
 
 PyObject *
@@ -103,11 +104,21 @@ fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
-    self->flags |= FL_TRANSPORT_STARTED;
-    if (fl_transport_watch(self) < 0 &&
-        fl_transport_fatal(self, "Fatal error on transport") < 0) {
-        return NULL;
+    if (self->flags & FL_TRANSPORT_CLOSED) Py_RETURN_NONE;
+    int rc;
+    /* In asyncio, the step of the task that awaited the connection is ready before the
+     * loop looks what there is to read. So programs set up there what the bytes are
+     * for. That step is in the queue by now: this comes behind it. */
+    if ((self->flags & (FL_TRANSPORT_AWAITED | FL_TRANSPORT_STARTED)) ==
+        FL_TRANSPORT_AWAITED) {
+        rc = transport_call_soon(self, self->loop->st->str__connection_made, NULL);
+        self->flags |= FL_TRANSPORT_STARTED;
     }
+    else {
+        self->flags = (self->flags | FL_TRANSPORT_STARTED) & ~FL_TRANSPORT_AWAITED;
+        rc = fl_transport_watch(self);
+    }
+    if (rc < 0 && fl_transport_fatal(self, "Fatal error on transport") < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -125,6 +136,18 @@ fl_transport_watch(FlTransport *self)
     if (FL_LIKELY(code == 0)) return 0;
     fl_errors_from_uv(-code);
     return -1;
+}
+
+uint32_t
+fl_transport_shown(FlTransport *self)
+{
+    uint32_t events = fl_shared_peek(&self->watcher.events);
+    unsigned about = FL_TRANSPORT_STARTED | FL_TRANSPORT_AWAITED;
+    unsigned idle = FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED;
+    if ((self->flags & (about | idle)) == about) {
+        events |= EPOLLIN;
+    }
+    return events;
 }
 
 bool
