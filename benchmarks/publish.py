@@ -118,13 +118,14 @@ def table(run: dict[str, Any], keys: list[str]) -> str:
         row = run["rows"][key]
         medians = row["median"]
         cells = []
-        best = min(medians[loop] for loop in rivals if loop in medians)
+        known = [medians[loop] for loop in rivals if loop in medians]
+        best = min([value for value in known if value > 0] or known)  # early is no gain
         for loop in loops:
             if loop not in medians:
                 cells.append("-")
                 continue
             cell = amount(medians[loop], row["metric"])
-            if loop != "uvloop" and medians.get("uvloop") and medians[loop]:
+            if loop != "uvloop" and medians.get("uvloop", 0) > 0 and medians[loop] > 0:
                 cell += f" ({medians['uvloop'] / medians[loop]:.2f})"
             if loop in rivals and medians[loop] == best:
                 cell = f"**{cell}**"

@@ -41,8 +41,8 @@ class Result:
 
     def ratio(self, loop: str, reference: str) -> float | None:
         """Tell how many times as fast as the reference a loop is."""
-        mine, theirs = self.median(loop), self.median(reference)
-        return theirs / mine if mine and theirs else None
+        mine, theirs = self.median(loop) or 0, self.median(reference) or 0
+        return theirs / mine if mine > 0 and theirs > 0 else None  # timers may be early
 
 
 def duration(seconds: float) -> str:
