@@ -129,6 +129,7 @@ def test_calls_of_many_threads(standing, crowd):
         lambda transport: transport.get_extra_info("sockname"),
         lambda transport: transport.is_reading(),
         lambda transport: transport.is_closing(),
+        lambda transport: transport._conn_lost,
         repr,
     ]
 

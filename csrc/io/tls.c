@@ -377,7 +377,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     int rc = 0;
     if (self->over) return 0;
     fl_buffers_clear(&self->out);
-    self->base.conn_lost++;
+    fl_shared_put(&self->base.conn_lost, self->base.conn_lost + 1);
     self->base.flags |= FL_TRANSPORT_CLOSING;
     if (self->state != FL_TLS_HANDSHAKE && self->base.protocol != NULL &&
         (self->app == FL_TLS_APP_MADE || self->app == FL_TLS_APP_EOF)) {

@@ -681,7 +681,6 @@ static PyMemberDef tls_members[] = {
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTls, base.dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTls, base.loop), READONLY, NULL},
     {"_sslcontext", T_OBJECT, offsetof(FlTls, sslcontext), READONLY, NULL},
-    {"_conn_lost", T_INT, offsetof(FlTls, base.conn_lost), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -691,6 +690,7 @@ static PyGetSetDef tls_getset[] = {
      (void *)offsetof(FlTls, base.protocol)},
     {"_transport", fl_view_get_object, NULL, NULL, (void *)offsetof(FlTls, below)},
     {"_sslobj", fl_view_get_object, NULL, NULL, (void *)offsetof(FlTls, engine.object)},
+    {"_conn_lost", fl_transport_get_conn_lost, NULL, NULL, NULL},
     {"_ssl_protocol", tls_get_self, NULL, NULL, NULL},
     {"_app_transport", tls_get_self, NULL, NULL, NULL},
     {"_closed", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_CLOSING},

@@ -308,7 +308,7 @@ int
 fl_transport_lose(FlTransport *self, PyObject *exc)
 {
     if (self->conn_lost > 0) return 0;
-    self->conn_lost++;
+    fl_shared_put(&self->conn_lost, self->conn_lost + 1);
     int rc = transport_call_soon(self, self->loop->st->str__call_connection_lost,
                                  exc != NULL ? exc : Py_None);
     if (FL_UNLIKELY(rc < 0) && PyErr_ExceptionMatches(PyExc_MemoryError)) {
@@ -539,7 +539,7 @@ fl_transport_write_lost(FlTransport *self, const char *warning)
         if (result == NULL) return -1;
         Py_DECREF(result);
     }
-    self->conn_lost++;
+    fl_shared_put(&self->conn_lost, self->conn_lost + 1);
     return 0;
 }
 
@@ -757,7 +757,7 @@ fl_transport_abandon(FlTransport *self)
     fl_poll_disown(&self->loop->poll, self->watcher.fd, (PyObject *)self);
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
     self->traffic->closed++;
-    self->conn_lost++;
+    fl_shared_put(&self->conn_lost, self->conn_lost + 1);
     Py_XDECREF(fl_transport_take_sock(self));
     transport_detach(self);
     fl_compat_set_exception(raised);

@@ -242,6 +242,7 @@ extern PyMemberDef fl_transport_members[]; /* offsets and private names */
         {"_eof", fl_transport_get_flag, NULL, NULL, (void *)FL_TRANSPORT_EOF},         \
         {"_protocol_paused", fl_transport_get_flag, NULL, NULL,                        \
          (void *)FL_TRANSPORT_PROTOCOL_PAUSED},                                        \
+        {"_conn_lost", fl_transport_get_conn_lost, NULL, NULL, NULL},                  \
         {"_sock_fd", fl_transport_get_fd, NULL, NULL, NULL}, FL_TRANSPORT_OBJECTS,     \
         {"_high_water", fl_transport_get_size, fl_transport_set_size, NULL,            \
          (void *)offsetof(FlTransport, high_water)},                                   \
@@ -252,6 +253,7 @@ extern PyMemberDef fl_transport_members[]; /* offsets and private names */
     }
 PyObject *fl_transport_get_flag(PyObject *, void *);
 PyObject *fl_transport_get_fd(PyObject *, void *);
+PyObject *fl_transport_get_conn_lost(PyObject *, void *);
 PyObject *fl_transport_get_size(PyObject *, void *);
 int fl_transport_set_size(PyObject *, PyObject *, void *);
 PyObject *fl_transport_get_extra(PyObject *, void *);

@@ -72,7 +72,6 @@ PyMemberDef fl_transport_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
-    {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -86,6 +85,12 @@ PyObject *
 fl_transport_get_fd(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(((FlTransport *)op)->watcher.fd);
+}
+
+PyObject *
+fl_transport_get_conn_lost(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(fl_shared_peek(&((FlTransport *)op)->conn_lost));
 }
 
 PyObject *

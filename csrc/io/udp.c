@@ -502,7 +502,6 @@ static PyMemberDef udp_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs), READONLY, NULL},
     {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY, NULL},
     {"_loop", T_OBJECT, offsetof(FlTransport, loop), READONLY, NULL},
-    {"_conn_lost", T_INT, offsetof(FlTransport, conn_lost), READONLY, NULL},
     {"_address", T_OBJECT, offsetof(FlDatagramTransport, address), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
