@@ -128,8 +128,8 @@ class SubprocessMixin(MixinBase):
                 raise OSError  # this system has no pidfds, says asyncio
             pidfd = os.pidfd_open(pid)
             self._pidfds[pid] = pidfd
-            turns = [None] * _TURNS
-            self._add_reader(pidfd, self._child_exited, transport, pid, turns)
+            waits = [None] * (1 + _TURNS)
+            self._add_reader(pidfd, self._child_exited, transport, pid, waits)
         except (AttributeError, OSError, RuntimeError):
             # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
             # number that a transport has whose descriptor the program closed.
@@ -157,25 +157,26 @@ class SubprocessMixin(MixinBase):
         if pidfd != -1:
             os.close(pidfd)
 
-    def _child_exited(self, transport: Any, pid: int, turns: list[None]) -> None:
+    def _child_exited(self, transport: Any, pid: int, waits: list[int | None]) -> None:
         """Tell transport of the end of its child, some turns later.
 
-        The status stays with the kernel and the pidfd ready until transport has it:
+        The pidfd stays ready until transport has the status, which waits[0] keeps:
         where memory runs out on the way, this is reported and tried again next turn.
         """
-        if turns:
-            turns.pop()
+        if len(waits) > 1:
+            waits.pop()
             return
         try:
-            transport._process_exited(_exit_status(transport._proc, pid))
+            if waits[0] is None:
+                waits[0] = _exit_status(transport._proc, pid)
+                _reap(pid)
+            transport._process_exited(waits[0])
         except BaseException as exc:
             lasts = isinstance(exc, Exception) and not isinstance(exc, MemoryError)
             if lasts or transport._returncode is not None:
                 self._forget_pidfd(pid)
-                _reap(pid)
             raise
         self._forget_pidfd(pid)
-        _reap(pid)
 
     def _wait_for_child(self, transport: Any, pid: int) -> None:
         """Wait in a thread of its own, where there are no pidfds."""

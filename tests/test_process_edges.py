@@ -427,7 +427,7 @@ def test_interpreter_exit_with_a_running_child(run_script, how):
 
 
 def test_spawning_does_not_depend_on_the_size_of_the_parent(run_script):
-    """A copied address space of this size takes ten times as long."""
+    """A copied address space of this size takes ten times as long, each time."""
     result = run_script(
         """
         import time
@@ -445,12 +445,15 @@ def test_spawning_does_not_depend_on_the_size_of_the_parent(run_script):
             await fastest()
             small = await fastest()
             heap = [bytearray(b"x") * (1 << 20) for _ in range(512)]
-            print(await fastest() / small)
+            for _ in range(10):  # what else the machine does, makes some of them slow
+                if await fastest() < 4 * small:
+                    print("as fast")
+                    break
 
         run(main())
         """
     )
-    assert float(result.stdout) < 4
+    assert result.stdout == "as fast\n"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
