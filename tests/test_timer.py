@@ -184,9 +184,14 @@ def test_fractions_are_delays(loop):
 
 def test_call_at_keeps_the_type_of_when(loop):
     """asyncio hands back what it was given."""
-    handle = loop.call_at(10**9, nothing)
-    assert handle.when() == 10**9
-    handle.cancel()
+    for when in (10**9, -1, 2**53 - 1, 10.0**9):
+        handle = loop.call_at(when, nothing)
+        for kept in (handle.when(), handle._when):
+            assert (type(kept), kept) == (type(when), when)
+        assert f" when={when} " in repr(handle)
+        assert hash(handle) == hash(when)
+        handle.cancel()
+    assert type(loop.call_later(10, nothing).when()) is float
 
 
 @pytest.mark.parametrize(

@@ -397,12 +397,6 @@ handle_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-handle_when(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return PyFloat_FromDouble(((FlTimerHandle *)op)->when);
-}
-
-static PyObject *
 handle_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlHandle *self = (FlHandle *)op;
@@ -534,7 +528,7 @@ static PyMethodDef handle_methods[] = {
 };
 
 static PyMethodDef timer_handle_methods[] = {
-    {"when", handle_when, METH_NOARGS,
+    {"when", fl_handleinfo_when, METH_NOARGS,
      PyDoc_STR("when($self)\n--\n\n"
                "Return the time, in seconds of loop.time(), that it is due at.")},
     {NULL, NULL, 0, NULL},
@@ -542,11 +536,6 @@ static PyMethodDef timer_handle_methods[] = {
 
 static PyMemberDef handle_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlHandle, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyMemberDef timer_handle_members[] = {
-    {"_when", T_DOUBLE, offsetof(FlTimerHandle, when), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -572,7 +561,6 @@ static PyType_Slot timer_handle_slots[] = {
     {Py_tp_hash, fl_handleinfo_hash},
     {Py_tp_richcompare, fl_handleinfo_compare},
     {Py_tp_methods, timer_handle_methods},
-    {Py_tp_members, timer_handle_members},
     {Py_tp_getset, fl_handleinfo_timer_getset},
     {0, NULL},
 };

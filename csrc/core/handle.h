@@ -17,6 +17,7 @@ enum {
     FL_HANDLE_TRACKED = 1 << 5,    /* the collector was told of it */
     FL_HANDLE_RUNNING = 1 << 6, /* a threadsafe one whose callback runs; see gate.h */
     FL_HANDLE_HANDED = 1 << 7,  /* a timer's, on its way to the heap; see wakeup.h */
+    FL_HANDLE_WHOLE = 1 << 8,   /* a timer's, whose time was given as an int */
 };
 
 enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };

@@ -162,6 +162,21 @@ fl_handleinfo_compare(PyObject *op, PyObject *other, int how)
     return truth < 0 ? NULL : PyBool_FromLong(!truth);
 }
 
+/* asyncio keeps what call_at() was given. */
+PyObject *
+fl_handleinfo_when(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    double when = ((FlTimerHandle *)op)->when;
+    if (((FlHandle *)op)->flags & FL_HANDLE_WHOLE) return PyLong_FromDouble(when);
+    return PyFloat_FromDouble(when);
+}
+
+static PyObject *
+handle_get_when(PyObject *op, void *Py_UNUSED(closure))
+{
+    return fl_handleinfo_when(op, NULL);
+}
+
 Py_hash_t
 fl_handleinfo_hash(PyObject *op)
 {
@@ -185,6 +200,7 @@ PyGetSetDef fl_handleinfo_getset[] = {
 };
 
 PyGetSetDef fl_handleinfo_timer_getset[] = {
+    {"_when", handle_get_when, NULL, NULL, NULL},
     {"_scheduled", handle_get_flag, NULL, NULL,
      (void *)(FL_HANDLE_SCHEDULED | FL_HANDLE_HANDED)},
     {NULL, NULL, NULL, NULL, NULL},

@@ -21,6 +21,7 @@ PyObject *fl_handleinfo_repr(PyObject *op);
 PyObject *fl_handleinfo_repr_info(PyObject *op, PyObject *ignored);
 PyObject *fl_handleinfo_compare(PyObject *op, PyObject *other, int how);
 Py_hash_t fl_handleinfo_hash(PyObject *op);
+PyObject *fl_handleinfo_when(PyObject *op, PyObject *ignored);
 #if FL_HANDLE_GET_CONTEXT
 PyObject *fl_handleinfo_get_context(PyObject *op, PyObject *ignored);
 #endif

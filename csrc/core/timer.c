@@ -9,6 +9,9 @@
 /* Below this many cancelled handles a compaction is not worth its pass. */
 enum { TIMER_COMPACT_ABOVE = 64 };
 
+/* Below, a float holds every int as it is. */
+#define TIMER_EXACT 9007199254740992.0
+
 static bool
 timer_is_live(void *item)
 {
@@ -166,12 +169,13 @@ fl_timers_push(FlTimers *timers, FlHandle *handle)
 }
 
 static PyObject *
-timer_schedule(FlLoop *loop, double when, const FlCallArgs *call)
+timer_schedule(FlLoop *loop, double when, unsigned flags, const FlCallArgs *call)
 {
     FlHandle *handle = fl_handle_new(loop, loop->st->timer_handle_type, call->callback,
                                      call->args, call->nargs, call->context);
     if (handle == NULL) return NULL;
     ((FlTimerHandle *)handle)->when = when;
+    handle->flags |= flags;
     if (FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) goto error;
     if (!fl_loop_is_own(loop)) {
         fl_shared_set(&handle->flags, FL_HANDLE_HANDED);
@@ -268,7 +272,7 @@ timer_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (timer_checks(self, &call, "call_at") < 0) return NULL;
-    return timer_schedule(self, when, &call);
+    return timer_schedule(self, when, 0, &call);
 }
 
 static PyObject *
@@ -287,7 +291,8 @@ timer_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *k
     if (timer_checks(self, &call, "call_at") < 0) return NULL;
     double when = PyFloat_AsDouble(call.first);
     if (when == -1.0 && PyErr_Occurred()) return NULL;
-    return timer_schedule(self, when, &call);
+    bool whole = PyLong_CheckExact(call.first) && fabs(when) < TIMER_EXACT;
+    return timer_schedule(self, when, whole ? FL_HANDLE_WHOLE : 0, &call);
 }
 
 static PyObject *
