@@ -1,7 +1,7 @@
 /* owner.c - the claims of threads on a loop: to run it, or to call what is its own.
  *
- * Owns:   the guest of a loop; its thread, which a claim sets and the end of a run
- * drops. Thread: any.
+ * Owns:   the guest of a loop, and the thread that runs it.
+ * Thread: any.
  *
  * A guest writes its name and then looks whether the loop runs; who wants to run it
  * writes first, too, and then looks for a guest. So one of two sees the other. */

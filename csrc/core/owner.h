@@ -5,8 +5,9 @@
  * its call takes, one after the other, and a run begins when the guest has left.
  *
  * Promises: nobody waits for ever. A guest that does not leave, because its call came
- * to a callback that waits for somebody else, has the others refused. With a GIL all of
- * this is nothing. Thread: any. */
+ * to a callback that waits for somebody else, has the others refused.
+ *
+ * Thread: any. With a GIL all of this is nothing. */
 #ifndef FL_OWNER_H
 #define FL_OWNER_H
 #include "base/shared.h"

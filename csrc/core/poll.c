@@ -1,7 +1,7 @@
 /* poll.c - the epoll set that the loop waits on.
  *
- * Owns:   the epoll set, the timerfd, the bell, and a reference to each watcher's
- * owner. Thread: the loop's own; fl_poll_harvest() also while the GIL is let go. */
+ * Owns:   the set, the timerfd, the bell, and a reference to each watcher's owner.
+ * Thread: the loop's own; fl_poll_harvest() also while the GIL is let go. */
 #include "core/poll.h"
 #include "core/turn.h"
 #include "core/loop.h"

@@ -218,3 +218,21 @@ fl_pipe_get_fileno(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(((FlPipe *)op)->fileno);
 }
+
+PyObject *
+fl_pipe_find_transport(PyObject *op, PyObject *pipe)
+{
+    FlLoop *loop = (FlLoop *)op;
+    FL_OWN(loop, NULL);
+    for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
+        PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
+        if (transport == NULL) continue;
+        if ((Py_IS_TYPE(transport, loop->st->read_pipe_transport_type) ||
+             Py_IS_TYPE(transport, loop->st->write_pipe_transport_type)) &&
+            ((FlTransport *)transport)->sock == pipe) {
+            return transport;
+        }
+        Py_DECREF(transport);
+    }
+    Py_RETURN_NONE;
+}

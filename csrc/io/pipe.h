@@ -56,4 +56,8 @@ PyObject *fl_pipe_get_pipe(PyObject *, void *);
 int fl_pipe_set_pipe(PyObject *, PyObject *, void *);
 PyObject *fl_pipe_get_fileno(PyObject *, void *);
 
+/* loop._pipe_transport(pipe): the transport that has this file object, or None. Needs
+ * no memory. */
+PyObject *fl_pipe_find_transport(PyObject *op, PyObject *pipe);
+
 #endif

@@ -354,27 +354,8 @@ static PyType_Spec readpipe_spec = {
     .slots = readpipe_slots,
 };
 
-/* loop._pipe_transport(pipe): the transport that has this file object, or None. */
-static PyObject *
-readpipe_find_transport(PyObject *op, PyObject *pipe)
-{
-    FlLoop *loop = (FlLoop *)op;
-    FL_OWN(loop, NULL);
-    for (size_t fd = 0; fd < loop->poll.slot_count; fd++) {
-        PyObject *transport = fl_poll_transport(&loop->poll, (int)fd);
-        if (transport == NULL) continue;
-        if ((Py_IS_TYPE(transport, loop->st->read_pipe_transport_type) ||
-             Py_IS_TYPE(transport, loop->st->write_pipe_transport_type)) &&
-            ((FlTransport *)transport)->sock == pipe) {
-            return transport;
-        }
-        Py_DECREF(transport);
-    }
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef loop_methods[] = {
-    {"_pipe_transport", readpipe_find_transport, METH_O, NULL},
+    {"_pipe_transport", fl_pipe_find_transport, METH_O, NULL},
     {"_make_read_pipe_transport", (PyCFunction)(void (*)(void))readpipe_make_transport,
      METH_VARARGS | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},

@@ -373,13 +373,11 @@ fl_transport_release(FlTransport *self)
     int fd = self->watcher.fd;
     (void)fl_poll_set(poll, &self->watcher, 0);
     fl_poll_disown(poll, fd, (PyObject *)self);
-    PyObject *sock;
-    FL_BEGIN_CRITICAL((PyObject *)self);
-    /* Both in one: who makes the socket object for another thread looks at the flag. */
+    /* In this order: who makes the socket object for another thread looks at the flag,
+     * in a critical section, and has put it there before this takes it, or never will.
+     */
     self->flags |= FL_TRANSPORT_CLOSED | FL_TRANSPORT_CLOSING;
-    sock = self->sock;
-    self->sock = NULL;
-    FL_END_CRITICAL();
+    PyObject *sock = fl_transport_take_sock(self);
     self->traffic->closed++;
     if (sock == NULL) {
         close(fd);
