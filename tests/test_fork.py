@@ -208,6 +208,51 @@ def test_a_child_that_takes_no_event_of_the_parent(run_forking):
 
 
 @pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("where", ["callback", "protocol"])
+def test_a_child_tells_of_no_event_that_its_parent_had_found(run_forking, where):
+    result = run_forking(
+        f"""
+        where = {where!r}
+        parent = os.getpid()
+        seen = []
+
+        class Protocol(asyncio.Protocol):
+            def data_received(self, data):
+                seen.append(data.decode())
+                if where == "protocol" and len(seen) == 1:
+                    fork()
+
+        def fork():
+            # The child ends before this process reads.
+            pid = os.fork()
+            if pid:
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+        loop = new_event_loop()
+        theirs = []
+        for _ in range(2):
+            a, b = socket.socketpair()
+            loop.run_until_complete(loop.create_connection(Protocol, sock=a))
+            theirs.append(b)
+        for b in theirs:
+            b.send(b"data")
+        if where == "callback":
+            loop.call_soon(fork)
+        loop.call_soon(loop.stop)
+        warnings.simplefilter("ignore", ResourceWarning)  # of what stays open
+        try:
+            loop.run_forever()
+        except RuntimeError:
+            assert os.getpid() != parent
+        if os.getpid() != parent:
+            os._exit(7 if len(seen) == (where == "protocol") else 8)
+        print(*seen)
+        """
+    )
+    assert result.stdout == "data data\n"
+
+
+@pytest.mark.usefixtures("native")
 def test_a_child_that_takes_everything_down(run_forking):
     """Its copies of the transports are its own; the parent's connections live on."""
     result = run_forking(

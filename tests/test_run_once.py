@@ -437,6 +437,31 @@ def test_a_timer_whose_event_the_turn_outside_has_taken(loop):
     assert sorted(seen) == ["new", "old"]
 
 
+def test_what_the_turn_outside_has_found_to_read(loop):
+    a, b = socket.socketpair()
+    seen = []
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            seen.append(data)
+
+    def call():
+        assert seen == []
+        loop.run_once(0)
+        assert seen == [b"data"]
+        b.send(b"more")
+        turns_until(loop, lambda: len(seen) == 2)
+
+    transport, _ = loop.run_until_complete(loop.create_connection(Protocol, sock=a))
+    b.send(b"data")
+    loop.call_soon(call)
+    loop.run_once()
+    assert seen == [b"data", b"more"]
+    transport.abort()
+    loop.run_once()
+    b.close()
+
+
 class Within:
     """A protocol that takes turns of the loop in every one of its callbacks."""
 

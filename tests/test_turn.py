@@ -58,6 +58,158 @@ def test_one_turn_reads_what_is_there(loop, pair):
     loop.run_until_complete(asyncio.sleep(0))
 
 
+def connect(loop, sock, protocol):
+    return loop.run_until_complete(loop.create_connection(lambda: protocol, sock=sock))[
+        0
+    ]
+
+
+def end(loop, *transports):
+    for transport in transports:
+        transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["sends", "closes"])
+def test_what_a_callback_queues_is_ahead_of_what_it_causes(loop, closes):
+    """It queues up behind this batch, and the look for events comes behind both."""
+    calls = []
+
+    class Protocol(Recorder):
+        def eof_received(self):
+            calls.append("eof")
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        transport, _ = await loop.create_connection(lambda: Protocol(calls), sock=ours)
+
+        def cause(times):
+            if times > 0:
+                calls.append(times)
+                loop.call_soon(cause, times - 1)
+                return
+            if closes:
+                theirs.close()
+            else:
+                theirs.send(b"data")
+            loop.call_soon(calls.append, "queued")
+
+        for times in range(0, 200, 7):  # for the looks that a loop may leave out
+            calls.clear()
+            cause(times)
+            while len(calls) < times + 2:
+                await asyncio.sleep(0)
+            assert calls[times:] == ["queued", "eof" if closes else b"data"]
+            if closes:
+                transport.abort()
+                ours, theirs = socket.socketpair()
+                transport, _ = await loop.create_connection(
+                    lambda: Protocol(calls), sock=ours
+                )
+        transport.abort()
+        theirs.close()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("name", ["pause_reading", "close", "abort"])
+def test_what_is_ready_ends_the_reading_of_what_has_come(loop, pair, name):
+    ours, theirs = pair
+    calls = []
+    transport = connect(loop, ours, Recorder(calls))
+    theirs.sendall(b"data")
+    loop.call_soon(getattr(transport, name))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert calls == []
+    if name == "pause_reading":
+        transport.resume_reading()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert calls == [b"data"]
+    end(loop, transport)
+
+
+def test_a_descriptor_that_a_ready_callback_gives_to_another(loop, pair):
+    """The event is not the newcomer's, whatever its number."""
+    ours, theirs = pair
+    calls, others = [], []
+    transport = connect(loop, ours, Recorder(calls))
+    theirs.sendall(b"data")
+    number = ours.fileno()
+
+    async def replace():
+        transport.abort()
+        await asyncio.sleep(0)
+        third, fourth = socket.socketpair()
+        assert third.fileno() == number
+        fourth.setblocking(True)
+        newcomer, _ = await loop.create_connection(lambda: Recorder(others), sock=third)
+        await asyncio.sleep(0)
+        fourth.sendall(b"other")
+        while not others:
+            await asyncio.sleep(0)
+        newcomer.abort()
+        fourth.close()
+
+    loop.run_until_complete(replace())
+    assert (calls, others) == ([], [b"other"])
+
+
+def test_readers_stand_behind_what_is_ready(loop, pair):
+    ours, theirs = pair
+    reading, writing = os.pipe()
+    calls = []
+    transport = connect(loop, ours, Recorder(calls))
+
+    def read():
+        calls.append(os.read(reading, 10))
+
+    loop.add_reader(reading, read)
+    theirs.sendall(b"data")
+    os.write(writing, b"pipe")
+    loop.call_soon(calls.append, "ready")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert calls[0] == "ready"
+    assert sorted(calls[1:]) == [b"data", b"pipe"]
+    loop.remove_reader(reading)
+    end(loop, transport)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_has_come_outlives_an_exit(loop, pair):
+    ours, theirs = pair
+    reading, writing = os.pipe()
+    calls = []
+    transport = connect(loop, ours, Recorder(calls))
+
+    def leave():
+        raise SystemExit
+
+    def read():
+        loop.remove_reader(reading)
+        calls.append(os.read(reading, 10))
+
+    for times in range(2):
+        theirs.sendall(b"data")
+        os.write(writing, b"pipe")
+        loop.add_reader(reading, read)
+        loop.call_soon(leave)
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        assert calls == []
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        if times == 0:
+            assert sorted(calls) == [b"data", b"pipe"]
+            calls.clear()
+    end(loop, transport)
+    os.close(reading)
+    os.close(writing)
+
+
 def test_a_write_between_two_runs_leaves_at_once(loop, pair):
     ours, theirs = pair
     transport, _ = loop.run_until_complete(

@@ -373,6 +373,7 @@ void
 fl_poll_harvest(FlPoll *poll, FlPollWait wait)
 {
     int n;
+    if (poll->harvested > 0) return;
     fl_count_add(&poll->waits, 1);
     if (FL_UNLIKELY(fl_poll_is_foreign(poll))) {
         /* Forked by a callback of this turn: an edge that the child takes is one that
@@ -424,31 +425,68 @@ poll_call_timed(FlLoop *loop, FlWatcher *watcher, PyObject *owner, uint32_t even
     return fl_probe_end(loop, &probe, FL_PROBE_EVENT, events, rc);
 }
 
+/* The watcher that an event is for, or NULL: it was removed, or the number given out
+ * again, since the event came. */
+static inline FlWatcher *
+poll_watcher(const FlPoll *poll, const struct epoll_event *event)
+{
+    uint64_t data = event->data.u64;
+    uint32_t fd = (uint32_t)data;
+    if (fd >= poll->slot_count) return NULL;
+    const FlPollSlot *slot = &poll->slots[fd];
+    return slot->generation == (uint32_t)(data >> 32) ? slot->watcher : NULL;
+}
+
+/* Takes out what was collected: how many events, or an errno, negated. */
+static inline int
+poll_take(FlPoll *poll, struct epoll_event batch[FL_POLL_BATCH])
+{
+    int n = poll->harvested;
+    poll->harvested = 0;
+    if (FL_LIKELY(n > 0)) {
+        memcpy(batch, poll->events, (size_t)n * sizeof(struct epoll_event));
+    }
+    return n;
+}
+
+int
+fl_poll_queue(FlPoll *poll, FlLoop *loop)
+{
+    struct epoll_event batch[FL_POLL_BATCH];
+    if (poll->harvested <= 0) return 0;
+    int n = poll_take(poll, batch);
+    int rc = 0;
+    for (int i = 0; i < n; i++) {
+        FlWatcher *watcher = poll_watcher(poll, &batch[i]);
+        if (watcher == NULL) continue;
+        if (!watcher->queues || rc < 0) {
+            poll->events[poll->harvested++] = batch[i];
+            continue;
+        }
+        fl_count_add(&loop->metrics.events, 1);
+        PyObject *owner = Py_XNewRef(watcher->owner);
+        rc = watcher->call(watcher, batch[i].events);
+        Py_XDECREF(owner);
+    }
+    return rc;
+}
+
 int
 fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
 {
     /* A callback may run a nested loop, which collects events of its own. */
     struct epoll_event batch[FL_POLL_BATCH];
-    int n = poll->harvested;
     uint64_t waits = fl_count_get(&poll->waits);
-    poll->harvested = 0;
+    int n = poll_take(poll, batch);
+    if (FL_UNLIKELY(fl_poll_is_foreign(poll))) return 0; /* as in fl_poll_harvest() */
     if (FL_UNLIKELY(n < 0)) { /* the program closed the set: asyncio's error, too */
         fl_errors_from_uv(n);
         return -1;
     }
     fl_count_add(&loop->metrics.events, (uint64_t)n);
-    memcpy(batch, poll->events, (size_t)n * sizeof(struct epoll_event));
-
     for (int i = 0; i < n; i++) {
-        uint64_t data = batch[i].data.u64;
-        uint32_t fd = (uint32_t)data;
-        if (fd >= poll->slot_count) continue;
-        FlPollSlot *slot = &poll->slots[fd];
-        /* Removed, or the number given out again, by a callback before this one. */
-        if (slot->watcher == NULL || slot->generation != (uint32_t)(data >> 32))
-            continue;
-
-        FlWatcher *watcher = slot->watcher;
+        FlWatcher *watcher = poll_watcher(poll, &batch[i]);
+        if (watcher == NULL) continue;
         PyObject *owner = Py_XNewRef(watcher->owner);
         uint64_t started = FL_UNLIKELY(loop->debug) ? uv_hrtime() : 0;
         int rc = FL_UNLIKELY(loop->probes.until == 0)
@@ -459,8 +497,10 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
                                   fl_timer_seconds((int64_t)(uv_hrtime() - started)));
         }
         Py_XDECREF(owner);
-        if (FL_UNLIKELY(rc < 0 || fl_count_get(&poll->waits) != waits)) {
-            /* What is left is for the next wait, or was told of by the one within. */
+        if (FL_UNLIKELY(rc < 0 || fl_count_get(&poll->waits) != waits ||
+                        fl_poll_is_foreign(poll))) {
+            /* What is left is for the next wait, or was told of by the one within, or
+             * is the parent's. */
             poll_put_back(poll, &batch[i + 1], n - i - 1);
             return rc;
         }

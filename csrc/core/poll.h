@@ -28,7 +28,8 @@ struct FlWatcher {
     uint32_t events;
     FlWatcherCall call;
     PyObject
-        *owner; /* the object that embeds the watcher, or NULL for the loop's own */
+        *owner;  /* the object that embeds the watcher, or NULL for the loop's own */
+    bool queues; /* call only queues callbacks: for fl_poll_queue() */
 };
 
 typedef struct {
@@ -54,7 +55,7 @@ typedef struct {
     uint32_t next_generation;
     unsigned forks;    /* fl_poll_forks() when the set was made */
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
-    int harvested;     /* events that the last wait brought, or an errno, negated */
+    int harvested;     /* events that wait to be told of, or an errno, negated */
     int limit;         /* ms that a wait may last where the timerfd failed, or -1 */
     FlCount waits;     /* how many there were: a callback may take turns of its own */
     struct epoll_event events[FL_POLL_BATCH];
@@ -115,13 +116,19 @@ void fl_poll_disarm(FlPoll *poll);
  * the set or the bell. Any thread, with or without the GIL. */
 int fl_poll_ring(FlPoll *poll);
 
-/* Collects events; FL_POLL_BLOCK waits for the first. With or without the GIL. */
+/* Collects events, unless some wait to be told of; FL_POLL_BLOCK waits for the first.
+ * With or without the GIL. */
 typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;
 void fl_poll_harvest(FlPoll *poll, FlPollWait wait);
 
-/* Calls the watchers of the events that were collected. 0, or -1 with the exception
- * that must leave the loop; events not yet told of show up again in the next wait. In
- * debug mode a slow watcher is reported to the loop. */
+/* Of the events that were collected, calls the watchers that only queue callbacks. 0,
+ * or -1 with the exception that must leave the loop. */
+int fl_poll_queue(FlPoll *poll, FlLoop *loop);
+
+/* Calls the watchers of the events that were collected, be it turns ago: each hears
+ * only if it has asked since before. 0, or -1 with the exception that must leave the
+ * loop; events not yet told of show up again in the next wait. In debug mode a slow
+ * watcher is reported to the loop. */
 int fl_poll_dispatch(FlPoll *poll, FlLoop *loop);
 
 int fl_poll_traverse(FlPoll *poll, visitproc visit, void *arg);

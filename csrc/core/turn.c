@@ -262,7 +262,8 @@ static bool
 turn_has_work(FlLoop *self)
 {
     return fl_ring_len(&self->ready) > 0 || self->stopping || self->flushes != NULL ||
-           self->overdue != NULL || fl_wakeup_has_work(&self->wakeup);
+           self->overdue != NULL || self->poll.harvested > 0 ||
+           fl_wakeup_has_work(&self->wakeup);
 }
 
 /* The earlier of deadline and limit nanoseconds from now. */
@@ -363,16 +364,6 @@ turn_look(FlLoop *self)
     }
 }
 
-/* What is ready is ahead of what a look then finds to read: the first step of a task
- * may put up what the read is for. asyncio looks before it and reads behind it; here
- * nothing is held back while callbacks run, which may take turns of their own or close
- * the loop. The callbacks of add_reader() queue up behind it by themselves. */
-static inline bool
-turn_has_batch(FlLoop *self)
-{
-    return fl_ring_len(&self->ready) > 0 && self->poll.user_count == 0;
-}
-
 /* For those who must not look themselves. */
 static inline void
 turn_show_lengths(FlLoop *self)
@@ -383,6 +374,24 @@ turn_show_lengths(FlLoop *self)
 #endif
 }
 
+/* Callbacks of add_reader() stand behind what is ready, and run with it. */
+static inline int
+turn_queue(FlLoop *self)
+{
+    if (FL_LIKELY(self->poll.user_count == 0)) return 0;
+    return fl_poll_queue(&self->poll, self);
+}
+
+static inline int
+turn_dispatch(FlLoop *self)
+{
+    return self->poll.harvested != 0 ? fl_poll_dispatch(&self->poll, self) : 0;
+}
+
+/* What is ready runs between the look and the telling of what it found, as in asyncio:
+ * the first step of a task may put up what the read is for, and what it sends or closes
+ * is heard of in the next turn. Events wait meanwhile in the set, where turns within a
+ * callback, and the next where one raises, find them. */
 int
 fl_turn_take(FlLoop *self, int64_t limit)
 {
@@ -396,20 +405,15 @@ fl_turn_take(FlLoop *self, int64_t limit)
     if (FL_UNLIKELY(self->overdue != NULL)) {
         self->overdue(self);
     }
-    bool fresh = self->fresh;
-    bool batch_first = turn_has_batch(self);
     self->fresh = false;
-    if (!batch_first) {
-        if (turn_has_work(self)) {
-            turn_look(self);
-        }
-        else if (turn_wait(self, limit) < 0) {
-            return -1;
-        }
-        if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) {
-            return -1;
-        }
+    bool batch_first = fl_ring_len(&self->ready) > 0;
+    if (turn_has_work(self)) {
+        turn_look(self);
     }
+    else if (turn_wait(self, limit) < 0) {
+        return -1;
+    }
+    if ((batch_first ? turn_queue(self) : turn_dispatch(self)) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     if (self->timers.heap.length > 0) {
         int64_t now;
@@ -419,16 +423,6 @@ fl_turn_take(FlLoop *self, int64_t limit)
         }
     }
     if (turn_run_ready(self) < 0) return -1;
-    /* With a reader that the batch put up, the next turn looks: two looks before its
-     * callback has run would queue that twice. */
-    if (batch_first && !self->closed && self->poll.user_count == 0) {
-        if (fresh) {
-            fl_turn_look_soon(self);
-        }
-        turn_look(self);
-        if (self->poll.harvested != 0 && fl_poll_dispatch(&self->poll, self) < 0) {
-            return -1;
-        }
-    }
+    if (batch_first && turn_dispatch(self) < 0) return -1;
     return self->flushes != NULL ? fl_turn_flush(self) : 0;
 }

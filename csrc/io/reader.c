@@ -91,6 +91,7 @@ reader_wanted(FlReader *self)
     }
     if (counted != self->counted) {
         self->counted = counted;
+        self->watcher.queues = counted;
         self->loop->poll.user_count += counted ? 1 : (size_t)-1;
     }
     return events == 0 || counted ? events : events | EPOLLONESHOT;
