@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 
 import pytest
 from conftest import TIMEOUT
@@ -154,6 +155,36 @@ def test_a_descriptor_that_a_ready_callback_gives_to_another(loop, pair):
 
     loop.run_until_complete(replace())
     assert (calls, others) == ([], [b"other"])
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_timers_stand_behind_what_has_come(loop, pair, busy):
+    """So that data which came in time cancels its time-out, however late the loop is."""
+    ours, theirs = pair
+    calls = []
+
+    class Protocol(Recorder):
+        def data_received(self, data):
+            calls.append(data)
+            timer.cancel()
+
+    def block():
+        theirs.sendall(b"data")
+        time.sleep(0.01)
+        if busy:
+            loop.call_soon(calls.append, "ready")
+
+    def last():
+        calls.append("timer")
+        loop.stop()
+
+    transport = connect(loop, ours, Protocol(calls))
+    timer = loop.call_later(0.002, calls.append, "late")
+    loop.call_later(0.005, last)
+    loop.call_soon(block)
+    loop.run_forever()
+    assert calls == ["ready", b"data", "timer"][not busy :]
+    end(loop, transport)
 
 
 def test_readers_stand_behind_what_is_ready(loop, pair):

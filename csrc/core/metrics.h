@@ -147,10 +147,16 @@ uint64_t fl_metrics_ns(FlMetrics *metrics, uint64_t ticks);
 
 /* -- the loop's states ------------------------------------------------------------ */
 
+static inline uint64_t
+fl_metrics_turns(FlMetrics *metrics)
+{
+    return atomic_load_explicit(&metrics->turns, memory_order_relaxed);
+}
+
 static inline void
 fl_metrics_turn(FlMetrics *metrics)
 {
-    uint64_t turns = atomic_load_explicit(&metrics->turns, memory_order_relaxed);
+    uint64_t turns = fl_metrics_turns(metrics);
     atomic_store_explicit(&metrics->turns, turns + 1, memory_order_relaxed);
 }
 

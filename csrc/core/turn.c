@@ -206,9 +206,8 @@ turn_run_batch(FlLoop *self, size_t left)
 }
 
 static inline int
-turn_run_ready(FlLoop *self)
+turn_run_ready(FlLoop *self, size_t batch)
 {
-    size_t batch = fl_ring_len(&self->ready);
     if (FL_LIKELY(batch < FL_WAKEUP_BATCH)) return turn_run_batch(self, batch);
     uint64_t started = uv_hrtime();
     int rc = turn_run_batch(self, batch);
@@ -415,6 +414,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
     }
     if ((batch_first ? turn_queue(self) : turn_dispatch(self)) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
+    size_t ahead = fl_ring_len(&self->ready);
     if (self->timers.heap.length > 0) {
         int64_t now;
         if (fl_timer_clock(self, &now) < 0 ||
@@ -422,7 +422,16 @@ fl_turn_take(FlLoop *self, int64_t limit)
             return -1;
         }
     }
-    if (turn_run_ready(self) < 0) return -1;
-    if (batch_first && turn_dispatch(self) < 0) return -1;
+    size_t batch = fl_ring_len(&self->ready);
+    if (batch_first && self->poll.harvested != 0) {
+        /* Timers that are due stand behind the events: a time-out may lose to data. */
+        batch -= ahead;
+        uint64_t turns = fl_metrics_turns(&self->metrics);
+        if (turn_run_ready(self, ahead) < 0 || turn_dispatch(self) < 0) return -1;
+        if (FL_UNLIKELY(fl_metrics_turns(&self->metrics) != turns)) {
+            batch = 0; /* they ran in a turn within, or will in the next */
+        }
+    }
+    if (turn_run_ready(self, batch) < 0) return -1;
     return self->flushes != NULL ? fl_turn_flush(self) : 0;
 }
