@@ -4,7 +4,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test hard hard-gc hard-malloc hard-refs hard-sanitize hard-tsan conformance matrix build wheel docs lint format bench clean
+.PHONY: demo test hard hard-gc hard-malloc hard-refs hard-sanitize hard-tsan conformance matrix build wheel docs lint analyze format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
@@ -52,6 +52,9 @@ docs: ## build the site from docs/ into site/, warnings as errors
 
 lint: ## ruff, mypy, stubtest, clang-format
 	scripts/lint
+
+analyze: ## static analysis of csrc/: gcc -fanalyzer, clang-tidy, cppcheck
+	scripts/analyze
 
 format: ## put C and Python sources into shape
 	scripts/format

@@ -7,6 +7,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -188,6 +189,13 @@ fl_compat_keep(PyObject *op)
 
 #define FL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* An invariant that the compiler and the analyzers cannot see for themselves. */
+#define FL_ASSUME(condition)                                                           \
+    do {                                                                               \
+        assert(condition);                                                             \
+        if (!(condition)) __builtin_unreachable();                                     \
+    } while (0)
 #define FL_ALWAYS_INLINE inline __attribute__((always_inline))
 #define FL_NEVER_INLINE __attribute__((noinline))
 

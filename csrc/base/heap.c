@@ -134,7 +134,7 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
             heap->capacity = smaller;
         }
     }
-    for (size_t i = 0; i < refused; i++) {
+    for (size_t i = 0; i < out; i++) {
         drop(dropped[i]);
     }
     free(dropped);

@@ -129,6 +129,7 @@ handle_drop_call(FlHandle *self)
         own = args;
     }
     else {
+        FL_ASSUME(nargs <= FL_HANDLE_INLINE_ARGS);
         for (int i = 0; i < nargs; i++) {
             held[i] = args[i];
         }
@@ -325,11 +326,10 @@ fl_handle_run(FlHandle *self)
 static unsigned
 handle_mark(FlHandle *self, unsigned flags)
 {
-    unsigned before = self->flags;
-    FlLoop *loop = self->loop;
-    if (FL_HANDLE_GATED && FL_UNLIKELY(before & FL_HANDLE_THREADSAFE) && loop != NULL) {
-        Py_INCREF((PyObject *)loop);
-        before = fl_gate_mark(loop, self, flags);
+    if (FL_HANDLE_GATED && FL_UNLIKELY(self->flags & FL_HANDLE_THREADSAFE) &&
+        self->loop != NULL) {
+        FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+        unsigned before = fl_gate_mark(loop, self, flags);
         Py_DECREF((PyObject *)loop);
         return before;
     }

@@ -120,10 +120,11 @@ fl_poll_init(FlPoll *poll)
 static void
 poll_forget(FlPollSlot *slot)
 {
-    PyObject *transport = slot->transport;
-    slot->transport = NULL;
-    if (!FL_HAVE_GIL) {
-        Py_XDECREF(transport);
+    if (FL_HAVE_GIL) {
+        slot->transport = NULL;
+    }
+    else {
+        Py_CLEAR(slot->transport);
     }
 }
 

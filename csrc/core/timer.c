@@ -142,8 +142,8 @@ timers_push(FlTimers *timers, FlHandle *handle, double when)
     int64_t key = timer_key(when);
     if (!fl_heap_push(&timers->heap, key, handle)) return false;
     /* One that was handed over may have been cancelled on its way. */
-    unsigned before = fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED);
-    if (!FL_HAVE_GIL && (before & FL_HANDLE_CANCELLED)) {
+    if ((fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED) & FL_HANDLE_CANCELLED) &&
+        !FL_HAVE_GIL) {
         timers->cancelled++;
     }
     return true;

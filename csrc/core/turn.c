@@ -157,6 +157,7 @@ turn_run_timed(FlLoop *self)
     FlProbeKind kind = FL_PROBE_CALLBACK;
     size_t at = self->ready.head;
     void *entry = fl_ring_pop(&self->ready);
+    FL_ASSUME(entry != NULL);
     FlStep *step = fl_step_of(entry);
     PyObject *what;
     if (step != NULL) {
@@ -337,9 +338,9 @@ turn_note_look(FlLoop *self)
     uint64_t now = uv_hrtime();
     uint64_t ticks = fl_ticks();
     uint64_t passed = now - self->last_poll;
-    if (passed > TURN_POLL_NS / 16 && passed < TURN_POLL_NS * 16) {
-        self->short_ticks =
-            (ticks - self->last_ticks) * (TURN_POLL_NS / 8 * 7) / passed;
+    const uint64_t due = TURN_POLL_NS;
+    if (passed > due / 16 && passed < due * 16) {
+        self->short_ticks = (ticks - self->last_ticks) * (due / 8 * 7) / passed;
     }
     self->last_poll = now;
     self->last_ticks = ticks;

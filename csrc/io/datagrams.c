@@ -291,7 +291,7 @@ outbox_ask_segments(struct msghdr *message, char *control, size_t space, size_t 
     memset(control, 0, space);
     message->msg_control = control;
     message->msg_controllen = space;
-    struct cmsghdr *request = CMSG_FIRSTHDR(message);
+    struct cmsghdr *request = (struct cmsghdr *)control;
     uint16_t value = (uint16_t)size;
     request->cmsg_level = IPPROTO_UDP;
     request->cmsg_type = UDP_SEGMENT;
@@ -356,9 +356,11 @@ again:;
     } while (n < 0 && errno == EINTR);
     if (n < 0) {
         int code = errno;
+        FL_ASSUME(count > 0); /* else there was nothing to fail with */
         if (parts[0] > 1 && outbox_refused_segments(outbox, code)) goto again;
         return -code;
     }
+    FL_ASSUME((unsigned)n <= count);
     int sent = 0;
     for (int i = 0; i < n; i++) {
         for (size_t part = 0; part < parts[i]; part++, sent++) {

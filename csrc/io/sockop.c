@@ -519,6 +519,7 @@ sockop_check_missing(const FlSockKind *kind, PyObject *const *args)
 {
     const char *missing[3];
     int count = 0;
+    FL_ASSUME(kind->required <= 3);
     for (int i = 0; i < kind->required; i++) {
         if (args[i] == NULL) {
             missing[count++] = kind->parameters[i];

@@ -87,7 +87,7 @@ static PyObject *
 engine_call(PyObject *op, PyObject *name, PyObject *a, PyObject *b)
 {
     PyObject *args[3] = {op, a, b};
-    size_t nargs = 1 + (a != NULL) + (b != NULL);
+    size_t nargs = 1 + (size_t)(a != NULL) + (size_t)(b != NULL);
     return PyObject_VectorcallMethod(name, args, nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
                                      NULL);
 }

@@ -437,7 +437,7 @@ on_flush(FlFlush *flush)
 
 /* asyncio's own limit for None; ValueError for what is not positive. New reference. */
 static PyObject *
-tls_timeout(FlState *st, PyObject *value, const char *name, PyObject *fallback)
+tls_timeout(PyObject *value, const char *name, PyObject *fallback)
 {
     if (value == Py_None) return Py_NewRef(fallback);
     PyObject *zero = PyLong_FromLong(0);
@@ -475,13 +475,11 @@ fl_tlstransport_new(FlLoop *loop, const FlTlsOptions *options)
     base->context = PyContext_CopyCurrent();
     if (base->context == NULL) goto error;
 
-    self->handshake_timeout =
-        tls_timeout(st, options->handshake_timeout, "ssl_handshake_timeout",
-                    st->ssl_handshake_timeout);
+    self->handshake_timeout = tls_timeout(
+        options->handshake_timeout, "ssl_handshake_timeout", st->ssl_handshake_timeout);
     if (self->handshake_timeout == NULL) goto error;
-    self->shutdown_timeout =
-        tls_timeout(st, options->shutdown_timeout, "ssl_shutdown_timeout",
-                    st->ssl_shutdown_timeout);
+    self->shutdown_timeout = tls_timeout(
+        options->shutdown_timeout, "ssl_shutdown_timeout", st->ssl_shutdown_timeout);
     if (self->shutdown_timeout == NULL) goto error;
     int named = options->server_side ? 0 : PyObject_IsTrue(options->hostname);
     if (named < 0) goto error;

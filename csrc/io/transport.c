@@ -115,7 +115,8 @@ fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
         self->flags |= FL_TRANSPORT_STARTED;
     }
     else {
-        self->flags = (self->flags | FL_TRANSPORT_STARTED) & ~FL_TRANSPORT_AWAITED;
+        self->flags =
+            (self->flags | FL_TRANSPORT_STARTED) & ~(unsigned)FL_TRANSPORT_AWAITED;
         rc = fl_transport_watch(self);
     }
     if (rc < 0 && fl_transport_fatal(self, "Fatal error on transport") < 0) return NULL;
