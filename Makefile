@@ -4,7 +4,7 @@
 VENV ?= .venv
 export VENV
 
-.PHONY: demo test hard hard-gc hard-malloc hard-refs hard-sanitize hard-tsan conformance matrix build wheel docs lint analyze format bench clean
+.PHONY: demo test hard hard-gc hard-malloc hard-refs hard-sanitize hard-tsan conformance matrix build wheel docs lint analyze coverage format bench clean
 
 demo: ## install what is missing, build, run the tour of real programs on both loops
 	scripts/demo
@@ -55,6 +55,9 @@ lint: ## ruff, mypy, stubtest, clang-format
 
 analyze: ## static analysis of csrc/: gcc -fanalyzer, clang-tidy, cppcheck
 	scripts/analyze
+
+coverage: ## all tests with every line counted, in a copy; ARGS=... goes to pytest
+	scripts/coverage $(ARGS)
 
 format: ## put C and Python sources into shape
 	scripts/format
