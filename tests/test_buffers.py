@@ -1,13 +1,23 @@
 """When writes leave, in how many pieces, and what of them is copied."""
 
 import asyncio
+import random
 import select
 import socket
 import struct
 import sys
 
 import pytest
-from iosupport import Recorder, fill, is_stock, raw_pair, settle, turns
+from iosupport import (
+    Recorder,
+    fill,
+    in_thread,
+    is_stock,
+    raw_pair,
+    read_exactly,
+    settle,
+    turns,
+)
 
 SMALL = 16 * 1024
 """fastloop sends at once from this size on."""
@@ -122,6 +132,54 @@ def test_a_buffer_may_be_resized_after_write(loop, run):
             assert protocol.transport.get_write_buffer_size() == 300_000
             protocol.transport.abort()
             peer.close()
+
+    run(main())
+
+
+def test_small_writes_in_great_number_share_a_system_call(loop, run):
+    if is_stock(loop):
+        pytest.skip("sends each at once")
+
+    async def main():
+        async with raw_pair(tcp=True) as (protocol, peer):
+            transport = protocol.transport
+            data = bytes(range(256)) * 60
+            before = loop.metrics().traffic["tcp"].writes
+            for at in range(len(data)):
+                transport.write(data[at : at + 1])
+            await turns(1)
+            assert loop.metrics().traffic["tcp"].writes == before + 1
+            assert read_exactly(peer, len(data)) == data
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("most", [3, 600, 20_000])
+def test_many_writes_that_wait_leave_in_their_order(loop, run, kind, most):
+    """Small ones share memory behind the first few, beside large ones that do not."""
+    draw = random.Random(most)
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            transport = protocol.transport
+            written = fill(transport.get_extra_info("socket")._sock)
+            expected = bytearray(b"x" * written)
+            for _ in range(20):
+                for _ in range(200):
+                    part = draw.randbytes(draw.randrange(1, most))
+                    transport.write(kind(part))
+                    expected += part
+                await turns(2)
+                # A part of what waits, ending anywhere.
+                count = draw.randrange(min(len(expected), 40_000))
+                got = await in_thread(read_exactly, peer, count)
+                assert got == expected[:count]
+                del expected[:count]
+                await turns(2)
+            rest = await in_thread(read_exactly, peer, len(expected))
+            assert rest == expected
+            assert transport.get_write_buffer_size() == 0
 
     run(main())
 

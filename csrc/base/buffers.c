@@ -8,6 +8,14 @@
 /* Kept by each connection that has ever written: most have one or two at a time. */
 enum { BUFFERS_FIRST_CAPACITY = 2 };
 
+/* Behind so many ranges, small ones share chunks: a byte that waits would otherwise
+ * take a range of 24 and be one of the few buffers that a system call takes. */
+enum {
+    BUFFERS_GATHER_BEHIND = 16,
+    BUFFERS_GATHER_BELOW = 512,
+    BUFFERS_CHUNK = 4000,
+};
+
 static bool
 buffers_grow(FlBuffers *buffers)
 {
@@ -26,10 +34,9 @@ buffers_grow(FlBuffers *buffers)
     return true;
 }
 
-int
-fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data, size_t length)
+static int
+buffers_append(FlBuffers *buffers, PyObject *owner, const char *data, size_t length)
 {
-    if (length == 0) return 0;
     if (buffers->count == buffers->capacity && !buffers_grow(buffers)) {
         PyErr_NoMemory();
         return -1;
@@ -39,6 +46,42 @@ fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data, size_t le
     buffers->count++;
     fl_shared_put(&buffers->size, buffers->size + length);
     return 0;
+}
+
+/* Copies data behind what the chunk has. 0, or -1 with MemoryError. */
+static int
+buffers_gather(FlBuffers *buffers, const char *data, size_t length)
+{
+    if (buffers->chunk == NULL || BUFFERS_CHUNK - buffers->gathered < length) {
+        PyObject *chunk = PyBytes_FromStringAndSize(NULL, BUFFERS_CHUNK);
+        if (chunk == NULL) return -1;
+        Py_XSETREF(buffers->chunk, chunk);
+        buffers->gathered = 0;
+    }
+    char *at = PyBytes_AS_STRING(buffers->chunk) + buffers->gathered;
+    size_t last = (buffers->head + buffers->count - 1) & (buffers->capacity - 1);
+    FlRange *range = &buffers->ranges[last];
+    memcpy(at, data, length);
+    if (range->owner == buffers->chunk && range->data + range->length == at) {
+        range->length += length;
+        fl_shared_put(&buffers->size, buffers->size + length);
+    }
+    else if (buffers_append(buffers, buffers->chunk, at, length) < 0) {
+        return -1;
+    }
+    buffers->gathered += length;
+    return 0;
+}
+
+int
+fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data, size_t length)
+{
+    if (length == 0) return 0;
+    if (FL_UNLIKELY(buffers->count >= BUFFERS_GATHER_BEHIND) &&
+        length < BUFFERS_GATHER_BELOW) {
+        return buffers_gather(buffers, data, length);
+    }
+    return buffers_append(buffers, owner, data, length);
 }
 
 int
@@ -71,6 +114,9 @@ fl_buffers_consume(FlBuffers *buffers, size_t length)
         buffers->count--;
         /* A bytes object: nothing runs when it goes. */
         Py_DECREF(owner);
+    }
+    if (buffers->count == 0) {
+        Py_CLEAR(buffers->chunk);
     }
 }
 

@@ -9,7 +9,9 @@
 #include <sys/uio.h>
 
 /* Invariants: ranges[head .. head + count) modulo the capacity are waiting, none of
- * them empty; size is the sum of their lengths. owner is a bytes object. */
+ * them empty; size is the sum of their lengths. owner is a bytes object. chunk is one
+ * of ours, of which the first gathered bytes are parts of ranges, or NULL; none waits
+ * where nothing does. */
 typedef struct {
     PyObject *owner;
     const char *data;
@@ -22,9 +24,12 @@ typedef struct {
     size_t count;
     size_t capacity; /* a power of two, or 0 */
     size_t size;
+    PyObject *chunk;
+    size_t gathered;
 } FlBuffers;
 
-/* Takes a reference to owner, which keeps data in place. 0, or -1 with MemoryError. */
+/* Takes a reference to owner, which keeps data in place; or copies data that is small
+ * where many ranges wait. 0, or -1 with MemoryError. */
 int fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data,
                     size_t length);
 
