@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 import random
+import sysconfig
 import threading
 import time
 import weakref
@@ -509,6 +510,56 @@ def test_cancel_of_many_in_every_order(loop):
     assert sorted(calls) == expected
     ages = [number % 97 for number in calls]
     assert ages == sorted(ages, reverse=True)
+
+
+@pytest.mark.skipif(
+    sysconfig.get_config_var("Py_GIL_DISABLED") == 1,
+    reason="its allocator gives memory back when it likes",
+)
+@pytest.mark.parametrize("end", ["run", "cancel"])
+def test_the_memory_of_very_many_is_given_back(run_script, end):
+    """A few that are kept for new timers must not lie among all that others had."""
+    result = run_script(
+        """
+        import gc, random, resource
+
+        def resident():
+            gc.collect()
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * resource.getpagesize()
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            draw = random.Random(1)
+            count = left = 300_000
+            done = loop.create_future()
+            def called():
+                nonlocal left
+                left -= 1
+                if not left:
+                    done.set_result(None)
+            before = resident()
+            start = loop.time() + 1
+            handles = [loop.call_at(start + draw.random(), called) for _ in range(count)]
+            peak = resident()
+            if sys.argv[1] == "run":
+                handles.clear()
+                await done
+            else:
+                for first in 0, 1:
+                    for number in range(first, count, 2):
+                        handles[number].cancel()
+                        handles[number] = None
+                handles.clear()
+            await asyncio.sleep(0)
+            print(peak - before, resident() - before)
+
+        run(main())
+        """,
+        args=[end],
+    )
+    peak, after = map(int, result.stdout.split())
+    assert after < peak / 2
 
 
 def test_cancel_and_schedule_by_turns(loop):

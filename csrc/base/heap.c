@@ -64,6 +64,23 @@ fl_heap_push(FlHeap *heap, int64_t key, void *item)
     return true;
 }
 
+/* Gives back most of an array of which little is in use. */
+static void
+heap_shrink(FlHeap *heap)
+{
+    size_t smaller = heap->capacity / 4;
+    FlHeapEntry *entries = realloc(heap->entries, smaller * sizeof(FlHeapEntry));
+    if (entries == NULL) return;
+    heap->entries = entries;
+    heap->capacity = smaller;
+}
+
+static inline bool
+heap_is_roomy(const FlHeap *heap)
+{
+    return heap->length < heap->capacity / 8 && heap->capacity > HEAP_SHRINK_ABOVE;
+}
+
 void *
 fl_heap_pop(FlHeap *heap)
 {
@@ -71,6 +88,9 @@ fl_heap_pop(FlHeap *heap)
     FlHeapEntry last = heap->entries[--heap->length];
     if (heap->length > 0) {
         heap_sift_down(heap->entries, heap->length, 0, last);
+    }
+    if (heap_is_roomy(heap)) {
+        heap_shrink(heap);
     }
     return item;
 }
@@ -126,13 +146,8 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
             heap_sift_down(entries, kept, at, entries[at]);
         }
     }
-    if (heap->capacity > HEAP_SHRINK_ABOVE && kept < heap->capacity / 8) {
-        size_t smaller = heap->capacity / 4;
-        FlHeapEntry *shrunk = realloc(entries, smaller * sizeof(FlHeapEntry));
-        if (shrunk != NULL) {
-            heap->entries = shrunk;
-            heap->capacity = smaller;
-        }
+    if (heap_is_roomy(heap)) {
+        heap_shrink(heap);
     }
     for (size_t i = 0; i < out; i++) {
         drop(dropped[i]);

@@ -456,7 +456,8 @@ handle_end(FlHandle *self)
         PyObject_ClearWeakRefs(op);
     }
 #if FL_HAVE_GIL
-    FlState *st = self->loop != NULL ? self->loop->st : NULL;
+    bool keep = self->loop != NULL && !(self->flags & FL_HANDLE_CROWD);
+    FlState *st = keep ? self->loop->st : NULL;
     int kind = (self->flags & FL_HANDLE_TIMER) != 0;
 #endif
     (void)handle_clear(op);

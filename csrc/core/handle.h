@@ -18,6 +18,7 @@ enum {
     FL_HANDLE_RUNNING = 1 << 6, /* a threadsafe one whose callback runs; see gate.h */
     FL_HANDLE_HANDED = 1 << 7,  /* a timer's, on its way to the heap; see wakeup.h */
     FL_HANDLE_WHOLE = 1 << 8,   /* a timer's, whose time was given as an int */
+    FL_HANDLE_CROWD = 1 << 9,   /* one of very many timers: not kept as a spare */
 };
 
 enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };

@@ -9,6 +9,10 @@
 /* Below this many cancelled handles a compaction is not worth its pass. */
 enum { TIMER_COMPACT_ABOVE = 64 };
 
+/* Beyond so many the handles are not kept as spares: a thousand of a million would lie
+ * in every arena of Python's allocator, none of which could then be given back. */
+enum { TIMER_CROWD_ABOVE = 64 * 1024 };
+
 /* Below, a float holds every int as it is. */
 #define TIMER_EXACT 9007199254740992.0
 
@@ -142,8 +146,13 @@ timers_push(FlTimers *timers, FlHandle *handle, double when)
     int64_t key = timer_key(when);
     if (!fl_heap_push(&timers->heap, key, handle)) return false;
     /* One that was handed over may have been cancelled on its way. */
-    if ((fl_shared_set(&handle->flags, FL_HANDLE_SCHEDULED) & FL_HANDLE_CANCELLED) &&
-        !FL_HAVE_GIL) {
+    unsigned flags = FL_HANDLE_SCHEDULED;
+    if (FL_UNLIKELY(timers->heap.length > TIMER_CROWD_ABOVE)) {
+        flags |= FL_HANDLE_CROWD;
+    }
+    if ((fl_shared_set(&handle->flags, flags) & FL_HANDLE_CANCELLED) && !FL_HAVE_GIL) {
+        timers->cancelled++;
+    }
         timers->cancelled++;
     }
     return true;
