@@ -11,7 +11,7 @@ enum { TIMER_COMPACT_ABOVE = 64 };
 
 /* Beyond so many the handles are not kept as spares: a thousand of a million would lie
  * in every arena of Python's allocator, none of which could then be given back. */
-enum { TIMER_CROWD_ABOVE = 16 * 1024 };
+enum { TIMER_CROWD_ABOVE = 64 * 1024 };
 
 /* Below, a float holds every int as it is. */
 #define TIMER_EXACT 9007199254740992.0
@@ -151,8 +151,6 @@ timers_push(FlTimers *timers, FlHandle *handle, double when)
         flags |= FL_HANDLE_CROWD;
     }
     if ((fl_shared_set(&handle->flags, flags) & FL_HANDLE_CANCELLED) && !FL_HAVE_GIL) {
-        timers->cancelled++;
-    }
         timers->cancelled++;
     }
     return true;
