@@ -2,7 +2,8 @@
  *
  * Promises: wait or look for events, tell of them, take in what other threads queued
  * and the timers that are due, run what is ready (its length taken at entry), flush
- * small writes; in that order. */
+ * small writes; in that order, but where callbacks are ready already, they run between
+ * the look and the telling, and the timers behind it: asyncio's order. */
 #ifndef FL_TURN_H
 #define FL_TURN_H
 #include "core/loop.h"
