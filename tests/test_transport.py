@@ -288,3 +288,26 @@ def test_who_connects_is_ahead_of_what_comes(loop, run, tmp_path, kind, reader):
                     await turns(3)
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", ["connection", "accepted", "datagrams"])
+def test_a_factory_that_closes_the_socket(loop, run, kind):
+    if is_stock(loop):
+        pytest.skip("makes a transport whose close() raises the ValueError")
+    datagrams = kind == "datagrams"
+    sock, peer = socket.socketpair(
+        type=socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
+    )
+    sock.setblocking(False)
+
+    def factory():
+        sock.close()
+        return asyncio.DatagramProtocol() if datagrams else asyncio.Protocol()
+
+    create = {
+        "connection": loop.create_connection,
+        "accepted": loop.connect_accepted_socket,
+        "datagrams": loop.create_datagram_endpoint,
+    }[kind]
+    with peer, pytest.raises(ValueError, match="descriptor"):
+        run(create(factory, sock=sock))

@@ -179,6 +179,7 @@ fl_poll_free(FlPoll *poll)
 static int
 poll_reserve(FlPoll *poll, int fd)
 {
+    if (fd < 0) return EBADF;
     if ((size_t)fd < poll->slot_count) return 0;
     if (poll->epfd < 0) return EBADF; /* closed */
     size_t count = poll->slot_count ? poll->slot_count : 64;

@@ -412,6 +412,10 @@ udp_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
         fl_reader_check_transport(loop, sock, fd) < 0) {
         return NULL;
     }
+    if (fd < 0) { /* closed, be it by the protocol's factory */
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
+        return NULL;
+    }
     PyObject *family = PyObject_GetAttr(sock, loop->st->str_family);
     if (family == NULL) return NULL;
     int family_number = fl_compat_long_as_int(family);
