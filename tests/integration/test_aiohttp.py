@@ -188,6 +188,9 @@ def test_websockets_that_the_server_closes(run, tls, secure):
                     message = await ws.receive()
                     assert message.type == aiohttp.WSMsgType.CLOSE
                     assert (message.data, message.extra) == (1012, "gone")
+                # It has not heard of the end: left alone, it would be an unclosed one,
+                # on both loops, as soon as the collector comes.
+                await clients[0].close()
 
     run(main())
 
