@@ -16,10 +16,24 @@
 #include "io/writepipe.h"
 #include "io/udp.h"
 
+/* A thread of Python's ends by pthread_exit(), for which glibc loads a library: where
+ * the program has no descriptor left then, it aborts the process. */
+static void
+module_load_unwinder(void)
+{
+#ifdef __GLIBC__
+    uv_lib_t library;
+    if (uv_dlopen("libgcc_s.so.1", &library) != 0) {
+        uv_dlclose(&library); /* frees the message */
+    }
+#endif
+}
+
 static int
 module_exec(PyObject *module)
 {
     FlState *st = PyModule_GetState(module);
+    module_load_unwinder();
     if (fl_state_init(st) < 0) return -1;
     if (fl_handle_register(module, st) < 0) return -1;
     if (fl_step_register(module, st) < 0) return -1;

@@ -112,7 +112,9 @@ def run_code(source: str, module: types.ModuleType) -> None:
     exec(code, vars(module))
 
 
-def show_lines(code: types.CodeType, source: str) -> None:
+def show_lines(  # pragma: no cover - since Python 3.13
+    code: types.CodeType, source: str
+) -> None:
     """Have tracebacks show the lines of a -c program, as they do since Python 3.13."""
     import linecache
 

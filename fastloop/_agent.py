@@ -30,6 +30,8 @@ _LONG = 0.001
 _MOST_NAMES = 2000  # in the table of the busiest
 _MOST_SLOW = 200
 _SHOWN = 20
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_PAUSE = 0.1
 _AGE = 60.0  # seconds that a slow callback is recent for
 
 
@@ -164,11 +166,18 @@ class Agent:
         while True:
             try:
                 client, _ = self._sock.accept()
-            except OSError:
-                return
-            threading.Thread(
+            except OSError as exc:
+                if exc.errno not in _PASSING:
+                    return
+                time.sleep(_PAUSE)
+                continue
+            thread = threading.Thread(
                 target=self._talk, args=(client,), name="fastloop-top", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # none more just now
+                client.close()
 
     def _talk(self, client: socket.socket) -> None:
         with client:
@@ -180,7 +189,7 @@ class Agent:
                     self._profile(loop)
             try:
                 self._tell(client)
-            except (OSError, ValueError):
+            except (OSError, ValueError, TypeError, LookupError, RecursionError):
                 pass  # the client has gone, or is none
             finally:
                 with self._lock:
@@ -267,8 +276,6 @@ _agent: Agent | None = None
 def start(path: str) -> None:
     """Serve at path, as FASTLOOP_TOP asks for; ``{pid}`` in it is this process."""
     global _agent
-    if _agent is not None:
-        return
     try:
         _agent = Agent(path.replace("{pid}", str(os.getpid())))
     except OSError as exc:

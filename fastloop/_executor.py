@@ -59,7 +59,6 @@ class ThreadPoolExecutor(_Base):
         queue = self._work_queue
         if not queue.needed or queue.room <= 0:
             return
-        queue.room -= 1
         number = len(self._threads)
 
         def lost(_: object, queue: Any = queue) -> None:
@@ -70,13 +69,18 @@ class ThreadPoolExecutor(_Base):
             target=_worker,
             args=(weakref.ref(self, lost), queue),
         )
-        worker.start()
+        worker.start()  # there may be no thread left: then the next item tries again
+        queue.room -= 1
         self._threads.add(worker)
         _private._threads_queues[worker] = queue
 
     def _grow(self) -> None:
         """A job of the loop found no idle thread."""
         with self._shutdown_lock, _private._global_shutdown_lock:
+            if _private._shutdown:  # pragma: no cover - coverage.py has ended by then
+                raise RuntimeError(
+                    "cannot schedule new futures after interpreter shutdown"
+                )
             self._adjust_thread_count()
 
 
@@ -101,15 +105,12 @@ def _hand_over(future: asyncio.Future[Any], raised: bool, result: Any) -> None:
 
 def _worker(reference: weakref.ref[ThreadPoolExecutor], queue: Any) -> None:
     try:
-        while True:
-            queue.serve()
-            executor = reference()
-            if _private._shutdown or executor is None or executor._shutdown:
-                if executor is not None:
-                    executor._shutdown = True
-                queue.put(None)  # for the other workers
-                return
-            del executor
+        queue.serve()
+        # A None came: of shutdown(), of the interpreter's end, or of lost().
+        executor = reference()
+        if executor is not None:
+            executor._shutdown = True
+        queue.put(None)  # for the other workers
     except BaseException:
         _base.LOGGER.critical("Exception in worker", exc_info=True)
 

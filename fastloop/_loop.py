@@ -64,6 +64,7 @@ class Loop(
     _csock: socket.socket | None = None
     _pair_files: tuple[os.stat_result, os.stat_result]
     _outer_wakeup_fd: int = -1
+    _outer_file: os.stat_result | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +91,8 @@ class Loop(
     def _check_running(self) -> None:
         running = events._get_running_loop()
         if isinstance(running, Loop) and not running.is_running():
-            events._set_running_loop(None)  # memory was out when its run ended
+            # Memory was out when its run ended.
+            events._set_running_loop(None)  # pragma: no cover - a tracer takes memory
         super()._check_running()
 
     def run_once(self, timeout: float | None = None) -> None:
@@ -172,7 +174,7 @@ class Loop(
             if not sys.is_finalizing():
                 for sig in handlers:
                     self.remove_signal_handler(sig)
-            elif handlers:
+            elif handlers:  # pragma: no cover - coverage.py has ended by then
                 warnings.warn(
                     f"Closing the loop {self!r} on interpreter shutdown stage, "
                     "skipping signal handlers removal",
@@ -185,6 +187,10 @@ class Loop(
             self._close_pidfds()
             self._release()
             self._wakeup_close()
+
+    def __del__(self) -> None:
+        self._show_handles()
+        super().__del__()
 
     # -- what it does ----------------------------------------------------------------
 
@@ -233,10 +239,12 @@ class Loop(
             outer = signal.set_wakeup_fd(
                 self._csock.fileno(), warn_on_full_buffer=False
             )
-        except ValueError:
+        except ValueError:  # pragma: no cover - coverage.py is of the main interpreter
             return  # the main thread of a subinterpreter
         _wakeup_fds.add(self._csock.fileno())
-        self._outer_wakeup_fd = -1 if outer == self._csock.fileno() else outer
+        if outer != self._csock.fileno():
+            self._outer_wakeup_fd = outer
+            self._outer_file = None if outer == -1 else _file_of(outer)
 
     def _wakeup_uninstall(self) -> None:
         if self._csock is None or (
@@ -245,16 +253,29 @@ class Loop(
             return
         if self._signal_handlers:
             return  # a signal between two runs is for the next run, as in asyncio
-        outer, self._outer_wakeup_fd = self._outer_wakeup_fd, -1
+        outer, self._outer_wakeup_fd = self._outer(), -1
         # Not in a subinterpreter, nor for a descriptor that was closed meanwhile.
         with contextlib.suppress(ValueError, OSError):
-            signal.set_wakeup_fd(outer)
+            fd = signal.set_wakeup_fd(outer)
+            if fd != self._csock.fileno():
+                signal.set_wakeup_fd(fd)  # a callback has set another
+
+    def _outer(self) -> int:
+        """Return the wake-up descriptor that was there before ours, or -1.
+
+        Whoever set it may have closed it, and the number be another file's by now.
+        """
+        outer = self._outer_wakeup_fd
+        if outer != -1 and not _is_open_on(outer, self._outer_file):
+            outer = self._outer_wakeup_fd = -1
+        return outer
 
     def _process_self_data(self, data: bytes) -> None:
-        if self._outer_wakeup_fd != -1:
+        outer = self._outer()
+        if outer != -1:
             # Whoever set the wake-up descriptor before us is owed the numbers, too.
             with contextlib.suppress(OSError):
-                os.write(self._outer_wakeup_fd, data)
+                os.write(outer, data)
         super()._process_self_data(data)
 
     def add_signal_handler(
@@ -271,21 +292,40 @@ class Loop(
     def remove_signal_handler(self, sig: int) -> bool:
         """Return True if there was a handler, which is gone now."""
         removed: bool = super().remove_signal_handler(sig)
-        if removed and self.is_running() and not self._signal_handlers:
-            # asyncio's code has just taken the wake-up descriptor down.
-            outer = self._outer_wakeup_fd
-            self._wakeup_install()
-            self._outer_wakeup_fd = outer
+        running = events._get_running_loop()
+        if removed and not self._signal_handlers and isinstance(running, Loop):
+            running._wakeup_put_back(self)
         return removed
+
+    def _wakeup_put_back(self, loop: Loop) -> None:
+        """asyncio's code has just taken the wake-up descriptor down for loop."""
+        before = self if self._outer_wakeup_fd != _fileno(loop._csock) else loop
+        outer, file = before._outer_wakeup_fd, before._outer_file
+        self._wakeup_install()
+        self._outer_wakeup_fd, self._outer_file = outer, file
+
+
+def _fileno(sock: socket.socket | None) -> int:
+    return -1 if sock is None else sock.fileno()
+
+
+def _file_of(fd: int) -> os.stat_result | None:
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+
+
+def _is_open_on(fd: int, file: os.stat_result | None) -> bool:
+    found = _file_of(fd)
+    if found is None or file is None:
+        return False
+    return os.path.samestat(found, file)
 
 
 def _close_if_it_is(sock: socket.socket, file: os.stat_result) -> None:
     """Close sock, unless its number is another file's by now, or nobody's."""
-    try:
-        own = os.path.samestat(os.fstat(sock.fileno()), file)
-    except OSError:
-        own = False
-    if own:
+    if _is_open_on(sock.fileno(), file):
         sock.close()
     else:
         sock.detach()

@@ -64,10 +64,10 @@ def install() -> None:
         asyncio.set_event_loop_policy(EventLoopPolicy())
         return
     # asyncio's own warning would name this line, not that of the caller.
-    warnings.warn(
+    warnings.warn(  # pragma: no cover - since Python 3.14
         "'asyncio.set_event_loop_policy' is deprecated and slated for removal in "
         "Python 3.16",
         DeprecationWarning,
         stacklevel=2,
     )
-    set_policy(EventLoopPolicy())
+    set_policy(EventLoopPolicy())  # pragma: no cover - since Python 3.14

@@ -38,7 +38,7 @@ def sample(
     loop: Any, what: Any, kind: int, events: int, wall: float, cpu: float
 ) -> None:
     """A callback was timed: tell whoever samples."""
-    if loop._sampler is not None:
+    if loop._sampler is not None:  # pragma: no branch - its thread may end meanwhile
         loop._sampler(describe(what, kind, events, wall, cpu))
 
 
@@ -92,7 +92,7 @@ def _of_event(owner: Any, events: int) -> tuple[str, str, Any]:
 def _protocol(owner: Any) -> Any:
     """Return the program's protocol over a transport, above TLS; None without one."""
     above = None
-    for _ in range(_STEPS):
+    for _ in range(_STEPS):  # pragma: no branch - TLS in TLS is not that deep
         if not isinstance(owner, asyncio.BaseTransport):
             break
         owner = above = owner.get_protocol()

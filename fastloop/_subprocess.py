@@ -104,8 +104,10 @@ class SubprocessMixin(MixinBase):
         except BaseException:
             transport.close()  # kills it: nobody would hear of its end
             pid = transport.get_pid()
-            transport._process_exited(_exit_status(transport._proc, pid))
-            _reap(pid)
+            status, left = _exit_status(transport._proc, pid)
+            transport._process_exited(status)
+            if left:
+                _reap(pid)
             raise
         try:
             await waiter
@@ -124,16 +126,16 @@ class SubprocessMixin(MixinBase):
         pid = transport.get_pid()
         pidfd = -1
         try:
-            if isinstance(self._watcher, _THREADED):
+            if isinstance(self._watcher, _THREADED):  # pragma: no cover - since 3.14
                 raise OSError  # this system has no pidfds, says asyncio
             pidfd = os.pidfd_open(pid)
-            self._pidfds[pid] = pidfd
+            self._pidfds[pidfd] = pid
             waits = [None] * (1 + _TURNS)
-            self._add_reader(pidfd, self._child_exited, transport, pid, waits)
+            self._add_reader(pidfd, self._child_exited, transport, pidfd, waits)
         except (AttributeError, OSError, RuntimeError):
             # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
             # number that a transport has whose descriptor the program closed.
-            self._drop_pidfd(pid, pidfd)
+            self._drop_pidfd(pidfd)
             if _LOOPS_HAVE_WATCHERS:
                 if not isinstance(self._watcher, _THREADED):
                     self._watcher = _Unix._ThreadedChildWatcher()
@@ -148,16 +150,18 @@ class SubprocessMixin(MixinBase):
                 daemon=True,
             ).start()
         except BaseException:
-            self._drop_pidfd(pid, pidfd)
+            self._drop_pidfd(pidfd)
             raise
 
-    def _drop_pidfd(self, pid: int, pidfd: int) -> None:
+    def _drop_pidfd(self, pidfd: int) -> None:
         """Close one that nobody watches."""
-        self._pidfds.pop(pid, None)
+        self._pidfds.pop(pidfd, None)
         if pidfd != -1:
             os.close(pidfd)
 
-    def _child_exited(self, transport: Any, pid: int, waits: list[int | None]) -> None:
+    def _child_exited(
+        self, transport: Any, pidfd: int, waits: list[int | None]
+    ) -> None:
         """Tell transport of the end of its child, some turns later.
 
         The pidfd stays ready until transport has the status, which waits[0] keeps:
@@ -168,26 +172,29 @@ class SubprocessMixin(MixinBase):
             return
         try:
             if waits[0] is None:
-                waits[0] = _exit_status(transport._proc, pid)
-                _reap(pid)
+                pid = self._pidfds[pidfd]
+                waits[0], left = _exit_status(transport._proc, pid, pidfd)
+                if left:
+                    _reap(pid)
             transport._process_exited(waits[0])
         except BaseException as exc:
             lasts = isinstance(exc, Exception) and not isinstance(exc, MemoryError)
             if lasts or transport._returncode is not None:
-                self._forget_pidfd(pid)
+                self._forget_pidfd(pidfd)
             raise
-        self._forget_pidfd(pid)
+        self._forget_pidfd(pidfd)
 
     def _wait_for_child(self, transport: Any, pid: int) -> None:
         """Wait in a thread of its own, where there are no pidfds."""
         status = None
         while True:
             try:
-                if status is None:
-                    status = _exit_status(transport._proc, pid)
-                    _reap(pid)
+                if status is None:  # pragma: no branch - again where memory was out
+                    status, left = _exit_status(transport._proc, pid)
+                    if left:
+                        _reap(pid)
                 self._child_watcher_callback(pid, status, transport)
-            except MemoryError:
+            except MemoryError:  # pragma: no cover - a tracer takes memory, too
                 time.sleep(_NO_MEMORY_WAIT)
                 continue
             except RuntimeError:
@@ -201,7 +208,7 @@ class SubprocessMixin(MixinBase):
         what it has to tell until they are connected.
         """
         if hasattr(transport, "_pipes_connected"):
-            return
+            return  # pragma: no cover - since Python 3.14
         process = transport._proc
         for fd, stream in enumerate((process.stdin, process.stdout, process.stderr)):
             if stream is None or transport._pipes.get(fd) is not None:
@@ -217,16 +224,15 @@ class SubprocessMixin(MixinBase):
         transport.set_protocol(asyncio.SubprocessProtocol())
         transport._pending_calls = None
 
-    def _forget_pidfd(self, pid: int) -> None:
-        pidfd = self._pidfds.pop(pid, None)
-        if pidfd is not None:
+    def _forget_pidfd(self, pidfd: int) -> None:
+        if self._pidfds.pop(pidfd, None) is not None:
             self._remove_reader(pidfd)
             os.close(pidfd)
 
     def _close_pidfds(self) -> None:
-        for pid in list(self._pidfds):
+        for pidfd in list(self._pidfds):
             with contextlib.suppress(OSError):
-                self._forget_pidfd(pid)
+                self._forget_pidfd(pidfd)
 
 
 def _watcher_of_program() -> Any:
@@ -241,25 +247,45 @@ def _watcher_of_program() -> Any:
     return None if type(watcher) in own else watcher
 
 
-def _exit_status(process: Any, pid: int) -> int:
+_P_PIDFD = getattr(os, "P_PIDFD", 3)
+
+
+def _wait(pid: int, pidfd: int) -> os.waitid_result | None:
+    """Wait for the end of a child, by its pidfd if there is one, and leave it there.
+
+    The number is another child's where somebody has reaped the one that is meant.
+    """
+    options = os.WEXITED | os.WNOWAIT
+    if pidfd != -1:
+        try:
+            return os.waitid(_P_PIDFD, pidfd, options)
+        except ChildProcessError:
+            raise
+        except OSError:
+            pass  # Linux 5.3 and sandboxes have pidfds, but do not wait for them
+    return os.waitid(os.P_PID, pid, options)
+
+
+def _exit_status(process: Any, pid: int, pidfd: int = -1) -> tuple[int, bool]:
     """Return the exit status of a child, negative for a signal; waits for its end.
 
-    The child is still to be reaped: waitpid() would take its status from the kernel
-    before it makes the objects that it returns, and without memory nobody had it then.
+    And whether the child is still to be reaped: waitpid() would take its status from
+    the kernel before it makes the objects that it returns, and without memory nobody
+    had it then. Until it is reaped, its number is nobody else's.
     """
     try:
-        end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        end = _wait(pid, pidfd)
     except ChildProcessError:
         if process is not None and process.returncode is not None:
-            return int(process.returncode)  # by Popen.poll(), in Popen.send_signal()
+            return int(process.returncode), False  # by Popen.poll() or send_signal()
         logger.warning(
             "child process pid %d exit status already read: "
             " will report returncode 255",
             pid,
         )
-        return _REAPED_ELSEWHERE
+        return _REAPED_ELSEWHERE, False
     assert end is not None
-    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status, True
 
 
 def _reap(pid: int) -> None:

@@ -98,7 +98,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    ways = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    for sig in ways:  # pragma: no branch - nobody outlives the last
         if process.poll() is not None:
             return
         process.send_signal(sig)
@@ -117,8 +118,8 @@ def _look(
         print(f"python -m fastloop top: {path}: {exc.strerror or exc}", file=sys.stderr)
         return 1
     if sock is None:  # the program has ended without a loop
-        if printed is not None:
-            printed.show()
+        assert printed is not None
+        printed.show()
         return 0
     with sock:
         ask = json.dumps({"interval": options.interval})

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import functools
 import os
 import socket
 import stat
+import sys
 import types
 import weakref
-from asyncio import selector_events
+from asyncio import selector_events, trsock
 from asyncio.log import logger
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import _core
 from ._base import BaseLoop, MixinBase
+
+_CONTEXT_FIRST = sys.version_info >= (3, 15)
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
@@ -35,10 +41,77 @@ class _Connected:
         return self.factory()
 
 
+class _TransportSocket(trsock.TransportSocket):
+    """What get_extra_info("socket") tells: behind what the transport was given."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, sock: socket.socket, transport: Any) -> None:
+        super().__init__(sock)
+        self._transport = weakref.ref(transport)
+
+    def shutdown(self, how: int) -> None:
+        _send_all(self._transport())
+        super().shutdown(how)
+
+    def dup(self) -> socket.socket:
+        _send_all(self._transport())
+        return super().dup()
+
+
+for _name in ("__module__", "__name__", "__qualname__", "__doc__"):
+    setattr(_TransportSocket, _name, getattr(trsock.TransportSocket, _name))
+
+
+def _send_all(transport: Any) -> None:
+    """Send what waits for the end of the turn; what TLS above has, first."""
+    if transport is None:
+        return
+    above = transport.get_protocol()
+    if isinstance(above, _core.SSLTransport):
+        _send_all(above)
+    with contextlib.suppress(RuntimeError):  # another thread's loop
+        transport.get_write_buffer_size()  # offers it to the socket
+
+
 @types.coroutine
 def _next_turn() -> Generator[None, None, None]:
     """As asyncio.sleep(0), which a test may have replaced."""
     yield
+
+
+if TYPE_CHECKING:
+
+    class _SelectorSocketTransport(asyncio.Transport):
+        """asyncio's, private parts and all."""
+
+        _closing: bool
+        _loop: asyncio.AbstractEventLoop | None
+        _sock: Any
+        _sock_fd: int
+
+else:
+    _SelectorSocketTransport = selector_events._SelectorSocketTransport
+
+
+class _ForeignTransport(_SelectorSocketTransport):
+    """asyncio's transport, whose own repr() asks its loop's selector."""
+
+    def __repr__(self) -> str:
+        info = [type(self).__name__]
+        if self._sock is None:
+            info.append("closed")
+        elif self._closing:
+            info.append("closing")
+        info.append(f"fd={self._sock_fd}")
+        if self._loop is not None and not self._loop.is_closed():
+            size = self.get_write_buffer_size()
+            info.append(f"read={'polling' if self.is_reading() else 'idle'}")
+            info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
+        return f"<{' '.join(info)}>"
+
+
+_ForeignTransport.__name__ = _ForeignTransport.__qualname__ = "_SelectorSocketTransport"
 
 
 class TransportMixin(MixinBase):
@@ -63,9 +136,11 @@ class TransportMixin(MixinBase):
         """Serve what has recv() and send() of its own with asyncio's transport."""
         vars(self).setdefault("_transports", weakref.WeakValueDictionary())
         options = {} if context is None else {"context": context}
-        return selector_events._SelectorSocketTransport(  # type: ignore[attr-defined]
-            self, sock, protocol, waiter, extra, server, **options
-        )
+        make: Any = _ForeignTransport
+        return make(self, sock, protocol, waiter, extra, server, **options)
+
+    def _make_transport_socket(self, sock: socket.socket, transport: Any) -> Any:
+        return _TransportSocket(sock, transport)
 
     if not TYPE_CHECKING:  # its overloads are asyncio's
 
@@ -115,9 +190,11 @@ class TransportMixin(MixinBase):
                 )
             if sock.gettimeout() != 0:
                 sock.setblocking(False)
+            # Since Python 3.15 a connection's context is older than its protocol.
+            options = {"context": contextvars.copy_context()} if _CONTEXT_FIRST else {}
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._make_socket_transport(sock, protocol, waiter)
+            transport = self._make_socket_transport(sock, protocol, waiter, **options)
             try:
                 await waiter
             except BaseException:
@@ -174,11 +251,14 @@ class TransportMixin(MixinBase):
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int:
-        resume_reading = transp.is_reading()
-        transp.pause_reading()
+        # Also lends the descriptor, so that add_writer() takes it. RuntimeError where
+        # another sendfile() has it, and still needs its waiter.
+        waiter = transp._make_empty_waiter()
+        resume_reading = False
         try:
-            # Also lends the descriptor, so that add_writer() takes it.
-            await transp._make_empty_waiter()
+            resume_reading = transp.is_reading()
+            transp.pause_reading()
+            await waiter
             return await self.sock_sendfile(
                 transp._sock, file, offset, count, fallback=False
             )
@@ -192,11 +272,13 @@ class TransportMixin(MixinBase):
         path = sock.getsockname() if inode is not None else None
         self._stop_listening(sock)
         sock.close()
-        if path:
+        if path:  # pragma: no cover - since Python 3.13
             _unlink_own_socket(path, inode)
 
 
-def _unlink_own_socket(path: str, inode: int | None) -> None:
+def _unlink_own_socket(  # pragma: no cover - since Python 3.13
+    path: str, inode: int | None
+) -> None:
     """Remove the file of a Unix socket, unless another has taken its place."""
     try:
         found = os.stat(path)

@@ -21,10 +21,11 @@ import weakref
 from asyncio import events
 from asyncio.log import logger
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _core, _loop
+from ._slow import name_of_task  # not when it is needed: files may be out by then
 
 _JOIN_SECONDS = 1.0  # at the interpreter's end, for a hook that does not return
 
@@ -206,21 +207,11 @@ class _Guard:
         while (news := self._watch.wait()) is not None:
             what, seconds = news
             if what == "blocked":
-                noticed = self._gather(seconds)
-                block = noticed
-            elif noticed is not None:
-                block = Block(
-                    True,
-                    seconds,
-                    noticed.name,
-                    noticed.source,
-                    noticed.stack,
-                    noticed.gil_was_held,
-                    noticed.thread_id,
-                    noticed.task,
-                )
+                block = noticed = self._gather(seconds)
             else:
-                continue
+                assert noticed is not None  # there is no end of what was not told of
+                block = replace(noticed, over=True, seconds=seconds)
+                noticed = None
             self._tell(block)
             del block
 
@@ -263,7 +254,7 @@ class _Guard:
 def _frame(watch: _core.Watch, thread_id: int) -> types.FrameType | None:
     try:
         return watch.frame()
-    except NotImplementedError:
+    except NotImplementedError:  # pragma: no cover - without a GIL
         return sys._current_frames().get(thread_id)
 
 
@@ -275,8 +266,6 @@ def _name_of(
         return "something that cannot be told", ""
     source = f"{stack[-1].filename}:{stack[-1].lineno}"
     if task is not None:
-        from ._slow import name_of_task
-
         return f"task {name_of_task(task)}", source
     if stack[-1].filename == _loop.__file__:
         return "a callback that is not Python code", ""
@@ -320,15 +309,18 @@ def _take_dumper(watch: _core.Watch) -> None:
     main one's is taken. Without a GIL nobody can hold it.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return
+        return  # pragma: no cover - without a GIL
     if threading.main_thread().ident is None or not _is_main_interpreter():
-        return
+        return  # pragma: no cover - coverage.py is of the main interpreter
     import faulthandler
 
     global _dumper
     with _dumper_lock:
         if _dumper is None:
-            fd = os.memfd_create("fastloop-watchdog", os.MFD_CLOEXEC)
+            try:
+                fd = os.memfd_create("fastloop-watchdog", os.MFD_CLOEXEC)
+            except OSError:  # no descriptor is left: it watches without
+                return
             # A signal that nobody uses, which is not sent, either: its handler is a
             # function that is called.
             for signum in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
@@ -350,7 +342,7 @@ def _is_main_interpreter() -> bool:
     except ImportError:
         try:
             import _xxsubinterpreters as _interpreters  # type: ignore[import-not-found]
-        except ImportError:
+        except ImportError:  # pragma: no cover - a Python with neither
             return True
     current = _interpreters.get_current()
     number = current[0] if isinstance(current, tuple) else current
@@ -374,5 +366,5 @@ def _stop_all() -> None:
 def _stop_before_threads_are_joined() -> None:
     """An interpreter waits for threads that are no daemons before atexit's turn."""
     register = getattr(threading, "_register_atexit", None)
-    if register is not None:
+    if register is not None:  # pragma: no branch - private, and there up to 3.15
         register(_stop_all)

@@ -353,6 +353,8 @@ class Reporter:
     def __init__(
         self, loop: Loop, callback: Callable[[Metrics], object], interval: float
     ) -> None:
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {callback!r}")
         if not interval > 0:
             raise ValueError("interval must be a positive number of seconds")
         self._loop = loop
@@ -360,7 +362,6 @@ class Reporter:
         self._interval = interval
         self._last = (0, 0)
         self._next = loop.time()
-        self._handle: asyncio.TimerHandle | None = None
         self._mark(snapshot(loop))
         self._schedule()
 
@@ -370,7 +371,7 @@ class Reporter:
     def _schedule(self) -> None:
         # Not sooner than now: what was missed while the loop was blocked is missed.
         self._next = max(self._next + self._interval, self._loop.time())
-        self._handle = self._loop.call_at(self._next, self._call)
+        self._handle: asyncio.TimerHandle = self._loop.call_at(self._next, self._call)
 
     def _call(self) -> None:
         metrics = snapshot(self._loop, self._last)
@@ -380,9 +381,8 @@ class Reporter:
 
     def cancel(self) -> None:
         """End it."""
-        if self._handle is not None:
-            self._handle.cancel()
+        self._handle.cancel()
 
     def cancelled(self) -> bool:
         """Return True once it was cancelled."""
-        return self._handle is not None and self._handle.cancelled()
+        return self._handle.cancelled()

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ import types
 import warnings
 
 import pytest
+from iosupport import tcp_socketpair
 
 LOOPS = ["asyncio", "fastloop"]
 
@@ -291,3 +293,75 @@ def unraisable(monkeypatch):
         ),
     )
     return seen
+
+
+FORK = """
+import os, signal, socket, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside threads
+
+def fork(child):
+    '''Run child() in a forked child, which says "status 0" if it raises nothing.'''
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        if sys.version_info < (3, 12):
+            asyncio._set_running_loop(None)
+        child()
+        status = 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+async def ended(pid):
+    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+        await asyncio.sleep(0.001)
+    return os.waitstatus_to_exitcode(done[1])
+
+async def echo(reader, writer):
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
+"""
+
+
+@pytest.fixture
+def run_forking(run_script):
+    """run_forking(source): run_script() after FORK."""
+    return lambda source: run_script(FORK + textwrap.dedent(source))
+
+
+@pytest.fixture
+def pipe():
+    """(the end to read from, the end to write to) of a pipe, which the test may close."""
+    r, w = os.pipe()
+    yield r, w
+    for fd in (r, w):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def pair(request):
+    """Two connected sockets that do not block."""
+    a, b = socket.socketpair() if request.param == "unix" else tcp_socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    with a, b:
+        yield a, b
+
+
+@pytest.fixture
+def udp_pair():
+    """Two bound datagram sockets that do not block."""
+    a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    b = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with a, b:
+        for sock in (a, b):
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+        yield a, b

@@ -10,6 +10,8 @@ import socket
 import struct
 import warnings
 
+import pytest
+
 TIMEOUT = 30.0
 """Seconds that one wait outside the loop may take on a busy machine before it counts as hung."""
 
@@ -403,3 +405,61 @@ def read_all(file, count):
             break
         data += chunk
     return bytes(data)
+
+
+def acting(base, when, action, times=1):
+    """A protocol class that calls action(protocol) inside its callback `when`."""
+
+    class Acting(base):
+        left = times
+
+        def note(self, event):
+            super().note(event)
+            if event == when and self.left:
+                self.left -= 1
+                action(self)
+
+        def get_buffer(self, sizehint):
+            buffer = super().get_buffer(sizehint)
+            if when == "get_buffer" and self.left:
+                self.left -= 1
+                action(self)
+            return buffer
+
+    return Acting
+
+
+def raising(base, when, exc):
+    """A protocol class that raises exc inside its callback `when`."""
+
+    def action(protocol):
+        raise exc
+
+    return acting(base, when, action)
+
+
+TURNS = 1000
+"""So many turns by run_once() are more than any test needs."""
+
+
+def turns_until(loop, done):
+    """Take turns by run_once() until done() is true."""
+    for _ in range(TURNS):
+        if done():
+            return
+        loop.run_once(10)
+    pytest.fail("not done")
+
+
+def finish_within(loop, coro):
+    """Run a coroutine to its end, within a callback or a task of the loop."""
+    task = loop.create_task(coro)
+    turns_until(loop, task.done)
+    return task.result()
+
+
+def link_question(sequence):
+    """Ask the kernel by netlink for the loopback device, which has the number 1."""
+    kind, flags = 18, 1  # RTM_GETLINK, NLM_F_REQUEST
+    header = struct.pack("=IHHII", 32, kind, flags, sequence, 0)
+    return header + struct.pack("=BxHiII", 0, 0, 1, 0, 0)

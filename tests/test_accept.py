@@ -1,6 +1,7 @@
 """What happens as a server accepts: crowds, resets, factories that raise, no descriptors left."""
 
 import asyncio
+import contextvars
 import logging
 import socket
 
@@ -111,6 +112,34 @@ def test_factory_that_raises(loop, run, debug):
             == "Error on transport creation for incoming connection"
         )
         assert isinstance(contexts[0]["exception"], ZeroDivisionError)
+
+
+def test_the_report_of_a_factory_runs_in_the_context_of_the_connection(loop, run):
+    var = contextvars.ContextVar("var", default="default")
+    seen = []
+
+    def note(loop, context):
+        context["exception"].__traceback__ = None
+        seen.append(var.get())
+
+    def factory():
+        seen.append(var.get())
+        raise ZeroDivisionError
+
+    async def main():
+        var.set("server")
+        async with await loop.create_server(factory, "127.0.0.1", 0) as server:
+            var.set("later")
+            with socket.create_connection(server.sockets[0].getsockname()) as refused:
+                refused.settimeout(TIMEOUT)
+                assert await in_thread(refused.recv, 1) == b""
+        await settle()
+
+    loop.set_debug(True)  # else asyncio says nothing
+    loop.set_exception_handler(note)
+    with left_to_the_collector(loop):
+        run(main())
+    assert seen == ["server", "server"]
 
 
 @pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
@@ -237,6 +266,44 @@ def test_closed_while_out_of_descriptors(run_script):
     assert result.stdout.strip() == "fine"
 
 
+def test_a_factory_closes_the_listening_socket(loop, run):
+    """Its number may be another's at once, whose clients are not the server's."""
+    if is_stock(loop):
+        pytest.skip("asks the closed socket, and takes more at a time")
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    made, strangers = [], []
+
+    def factory():
+        made.append(Recorder())
+        if len(made) == 4:
+            number = listener.fileno()
+            listener.close()
+            strangers.append(socket.create_server(("127.0.0.1", 0)))
+            assert strangers[0].fileno() == number
+            strangers.append(socket.create_connection(strangers[0].getsockname()))
+        return made[-1]
+
+    async def main():
+        await loop.create_server(factory, sock=listener)
+        clients = []
+        for count in (3, 4):  # the more at once, as there were so many
+            for _ in range(count):
+                clients.append(socket.create_connection(address))
+            await settle()
+        assert len(made) == 4
+        strangers.append(strangers[0].accept()[0])
+        async with await loop.create_server(Echo, sock=strangers[0]):
+            await visit(loop, strangers[0].getsockname())
+        for protocol in made:
+            protocol.transport.abort()
+            await protocol.lost
+        for sock in clients + strangers:
+            sock.close()
+
+    run(main())
+
+
 def test_peername_of_each_client(loop, run):
     async def main():
         clients = Clients()
@@ -274,3 +341,105 @@ def test_server_in_debug_mode(loop, run, caplog):
     )
     assert any(" connected to 127.0.0.1:" in message for message in messages)
     assert any("received EOF" in message for message in messages)
+
+
+TAKEN_OVER = """
+import os, socket
+
+class Closer(asyncio.Protocol):
+    def __init__(self):
+        # What has its number from now on is a stranger.
+        number = victim.detach()
+        os.dup2(stranger.fileno(), number)
+
+def listen():
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+def knock(sock):
+    client = socket.socket()
+    client.setblocking(False)
+    try:
+        client.connect(sock.getsockname())
+    except BlockingIOError:
+        pass
+    return client
+
+first, victim, stranger = listen(), listen(), listen()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    await loop.create_server(Closer, sock=first)
+    await loop.create_server(asyncio.Protocol, sock=victim)
+    clients = [knock(sock) for sock in (stranger, first, victim)]
+    while victim.fileno() != -1:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    stranger.accept()[0].close()
+    for client in clients:
+        client.close()
+    print("still there", flush=True)
+    os._exit(0)
+
+run(main())
+"""
+
+
+def test_number_given_out_again_within_a_batch(run_script):
+    """Both listeners have a client when the first one's closes the other."""
+    result = run_script(TAKEN_OVER)
+    assert result.stdout == "still there\n", result.stderr
+
+
+READER_IN_THE_PAUSE = """
+import os, resource, socket
+
+def limit(count):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+class Served(asyncio.Protocol):
+    def connection_made(self, transport):
+        transport.close()
+        served.set_result(None)
+
+def on_context(loop, context):
+    if "out of system resource" not in context["message"]:
+        print(context)
+    elif not paused.done():
+        loop.call_soon(limit, soft)  # asyncio accepts on, as often as the backlog says
+        paused.set_result(None)
+
+async def main():
+    global served, paused
+    loop = asyncio.get_running_loop()
+    served, paused, called = (loop.create_future() for _ in range(3))
+    loop.set_exception_handler(on_context)
+    server = await loop.create_server(Served, "127.0.0.1", 0)
+    number = server.sockets[0].fileno()
+    client = socket.socket()
+    client.setblocking(False)
+    try:
+        client.connect(server.sockets[0].getsockname())
+    except BlockingIOError:
+        pass
+    limit(3)
+    await paused
+    loop.add_reader(number, lambda: called.done() or called.set_result(None))
+    await called
+    await asyncio.wait_for(served, 30)
+    print("served", flush=True)
+    os._exit(0)
+
+soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+run(main())
+"""
+
+
+def test_reader_added_while_accepting_pauses(run_script):
+    """The server takes its place back, as asyncio's does."""
+    result = run_script(READER_IN_THE_PAUSE)
+    assert result.stdout == "served\n", result.stderr

@@ -1,8 +1,11 @@
 """Arguments of the scheduling methods: how they may be given, and what is refused."""
 
+import contextlib
 import contextvars
 
 import pytest
+from iosupport import in_thread, raw_pair, read_all, read_exactly, write_pipe
+from tlssupport import Certificates, tls_pair
 
 CONTEXT = contextvars.copy_context()
 
@@ -92,3 +95,59 @@ def test_wrong_context(loop, method, context):
         else:
             assert len(reported) == 1
     assert ran == []
+
+
+def test_missing_time_before_a_named_callback(loop):
+    for call, name in ((loop.call_later, "delay"), (loop.call_at, "when")):
+        message = f"missing 1 required positional argument: '{name}'"
+        with pytest.raises(TypeError, match=message):
+            call(callback=print)
+
+
+# Methods of one argument
+
+
+@contextlib.asynccontextmanager
+async def stream():
+    async with raw_pair() as (protocol, peer):
+        yield protocol, lambda: in_thread(read_exactly, peer, 3)
+
+
+@contextlib.asynccontextmanager
+async def pipe():
+    async with write_pipe() as (protocol, file):
+        yield protocol, lambda: in_thread(read_all, file, 3)
+
+
+@contextlib.asynccontextmanager
+async def tls():
+    certificates = Certificates()
+    async with tls_pair(certificates) as (client, server):
+        yield client, lambda: server.received(3)
+
+
+@pytest.mark.parametrize("kind", [stream, pipe, tls])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("write", "data"), ("writelines", "list_of_data"), ("set_protocol", "protocol")],
+)
+def test_one_argument(loop, run, kind, method, name):
+    async def main():
+        async with kind() as (protocol, received):
+            call = getattr(protocol.transport, method)
+            value = {"write": b"abc", "writelines": [b"a", b"bc"]}.get(method, protocol)
+            call(**{name: value})
+            if method == "set_protocol":
+                assert protocol.transport.get_protocol() is protocol
+            else:
+                assert await received() == b"abc"
+            with pytest.raises(TypeError, match=f"missing .* argument: '{name}'"):
+                call()
+            with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+                call(other=value)
+            with pytest.raises(TypeError, match=f"multiple values .* '{name}'"):
+                call(value, **{name: value})
+            with pytest.raises(TypeError, match=r"takes .* argument.* were given"):
+                call(value, value)
+
+    run(main())

@@ -1,6 +1,7 @@
 """create_connection, create_unix_connection and connect_accepted_socket."""
 
 import asyncio
+import contextvars
 import errno
 import gc
 import os
@@ -35,6 +36,40 @@ def test_connect_to_a_closed_port(loop, run):
                 await loop.create_connection(Recorder, *address)
 
         run(main())
+
+
+@pytest.mark.parametrize("way", ["address", "sock"])
+def test_what_a_protocol_factory_sets_for_its_connection(loop, run, way):
+    var = contextvars.ContextVar("var", default="default")
+    seen = []
+
+    class Protocol(Recorder):
+        def __init__(self):
+            super().__init__()
+            var.set("factory")
+
+        def connection_made(self, transport):
+            seen.append(var.get())
+            super().connection_made(transport)
+
+    async def main():
+        async with await loop.create_server(Echo, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            var.set("caller")
+            if way == "address":
+                connect = loop.create_connection(Protocol, *address)
+            else:
+                sock = socket.create_connection(address)
+                connect = loop.create_connection(Protocol, sock=sock)
+            transport, protocol = await connect
+            assert var.get() == "factory"
+            transport.close()
+            await protocol.lost
+            await settle()
+
+    run(main())
+    # Since Python 3.15 the connection's context is made first.
+    assert seen == ["caller" if sys.version_info >= (3, 15) else "factory"]
 
 
 def test_connect_tries_every_address(loop, run):

@@ -157,6 +157,40 @@ def test_replaced_steps_are_asked(loop, run, monkeypatch, name, where):
     run(main())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", None], ids=["literal", "socket"])
+def test_a_subclass_that_asks_the_factory_itself(loop_factory, host):
+    """It overrides the last step, and gets what can be called as the factory can."""
+    loop = loop_factory()
+    made = []
+    loop.close()
+
+    class Own(type(loop)):
+        async def _create_connection_transport(self, sock, factory, *args, **kwargs):
+            made.append(factory())
+            return await super()._create_connection_transport(
+                sock, lambda: made[0], *args, **kwargs
+            )
+
+    async def main():
+        async with await asyncio.get_running_loop().create_server(
+            Echo, "127.0.0.1", 0
+        ) as server:
+            address = server.sockets[0].getsockname()
+            if host is not None:
+                options = {"host": host, "port": address[1]}
+            else:
+                options = {"sock": socket.create_connection(address)}
+            transport, protocol = await asyncio.get_running_loop().create_connection(
+                Recorder, **options
+            )
+            assert made == [protocol]
+            transport.close()
+            await protocol.lost
+
+    with asyncio.Runner(loop_factory=Own) as runner:
+        runner.run(main())
+
+
 def test_guarded_sockets(loop, run, monkeypatch):
     """What keeps tests from the network replaces a method of the class, or the class."""
 

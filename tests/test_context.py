@@ -661,3 +661,35 @@ def test_a_cancelled_callback_lets_go_of_nothing_it_shares(loop):
     del handle, handles
     turn(loop)
     assert seen == ["shared"] * 3
+
+
+def test_a_value_that_goes_cancels_the_callback_whose_turn_it_is(run_script):
+    """fastloop lets go of the context of the callback before when the next begins."""
+    result = run_script(
+        """
+        import contextvars
+        var = contextvars.ContextVar("var")
+        handles = []
+        ran = []
+
+        class Last:
+            def __del__(self):
+                for handle in handles:
+                    handle.cancel()
+
+        def turn():
+            loop.call_soon(loop.stop, context=contextvars.Context())
+            loop.run_forever()
+
+        loop = new_event_loop()
+        var.set(Last())
+        loop.call_soon(ran.append, 1)
+        turn()
+        var.set(None)
+        handles.append(loop.call_soon(ran.append, 2))
+        turn()
+        print(ran, handles[0].cancelled())
+        loop.close()
+        """
+    )
+    assert result.stdout in ("[1] True\n", "[1, 2] False\n")

@@ -519,3 +519,8 @@ def test_look_ups_are_coroutines(loop, run):
         ] == ("127.0.0.1", 80)
 
     run(main())
+
+
+def test_flags_that_are_no_number(loop, run):
+    with pytest.raises(TypeError):
+        run(loop.getaddrinfo("127.0.0.1", 80, flags="none"))

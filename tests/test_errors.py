@@ -420,6 +420,103 @@ def test_a_handler_that_leaves_the_loop(loop, error):
     assert calls == ["kept"]
 
 
+def test_the_handler_handles_the_exception(loop, schedule):
+    """logging.exception() and its like ask for it."""
+    seen = []
+    loop.set_exception_handler(lambda loop, context: seen.append(sys.exc_info()[1]))
+    error = ZeroDivisionError("seen")
+
+    def fail():
+        raise error
+
+    try:
+        raise KeyError
+    except KeyError as outer:
+        schedule(fail)
+        turn(loop)
+        assert sys.exc_info()[1] is outer
+    assert seen == [error]
+
+
+def test_a_protocol_s_exception_is_handled(loop):
+    seen = []
+    loop.set_exception_handler(lambda loop, context: seen.append(sys.exc_info()[1]))
+    a, b = socket.socketpair()
+
+    class Failing(asyncio.Protocol):
+        def connection_made(self, transport):
+            raise KeyError
+
+        def data_received(self, data):
+            raise ZeroDivisionError
+
+        def connection_lost(self, exc):
+            lost.set_result(None)
+            raise IndexError
+
+    async def main():
+        await loop.create_connection(Failing, sock=a)
+        b.send(b"x")
+        await lost
+        await asyncio.sleep(0)
+
+    with b:
+        lost = loop.create_future()
+        loop.run_until_complete(main())
+    assert [type(exc) for exc in seen] == [KeyError, ZeroDivisionError, IndexError]
+
+
+def test_what_is_handled_outside_stays_outside(loop):
+    """A task whose call is reported keeps nothing of the loop's caller."""
+    reported = []
+    seen = []
+    loop.set_exception_handler(lambda loop, context: reported.append(context))
+    a, b = socket.socketpair()
+
+    class Failing(asyncio.Protocol):
+        def pause_writing(self):
+            raise ZeroDivisionError
+
+    async def main(go_on):
+        transport, _ = await loop.create_connection(Failing, sock=a)
+        transport.set_write_buffer_limits(0)
+        transport.write(bytes(1 << 24))
+        seen.append(sys.exc_info()[1])
+        await go_on
+        seen.append(sys.exc_info()[1])
+        transport.abort()
+        await asyncio.sleep(0)
+
+    with b:
+        go_on = loop.create_future()
+        task = loop.create_task(main(go_on))
+        try:
+            raise KeyError
+        except KeyError as outer:
+            while not reported:
+                turn(loop)
+            handled = outer
+        go_on.set_result(None)
+        loop.run_until_complete(task)
+    assert seen == [handled, None]
+
+
+def test_what_a_handler_leaves_with_has_a_context(loop):
+    error = ZeroDivisionError()
+
+    def fail():
+        raise error
+
+    def leave(loop, context):
+        raise SystemExit
+
+    loop.set_exception_handler(leave)
+    loop.call_soon(fail)
+    with pytest.raises(SystemExit) as caught:
+        turn(loop)
+    assert caught.value.__context__ is error
+
+
 def test_a_handler_that_defers_to_the_default(loop, caplog):
     def deferring(loop, context):
         context["note"] = "seen"

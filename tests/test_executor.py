@@ -656,3 +656,23 @@ def test_jobs_of_a_loop_left_open(run_script):
         """
     )
     assert result.stdout == "leaving\njob ended\n"
+
+
+def test_the_first_job_after_the_end_of_the_interpreter(run_script):
+    result = run_script(
+        """
+        import atexit
+        loop = new_event_loop()
+
+        def late():
+            try:
+                loop.run_in_executor(None, int)
+            except RuntimeError as exc:
+                print(exc)
+            loop.close()
+
+        import concurrent.futures.thread
+        atexit.register(late)
+        """
+    )
+    assert result.stdout == "cannot schedule new futures after interpreter shutdown\n"

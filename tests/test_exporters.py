@@ -1,6 +1,7 @@
 """Metrics in the formats of others."""
 
 import asyncio
+import gc
 import math
 import threading
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 from conftest import factory_of, run_python
 
+import fastloop
 from fastloop import metrics as module
 
 
@@ -132,6 +134,11 @@ def test_report_goes_on_when_the_callback_raises(loop):
     assert len(contexts) == len(seen)
 
 
+def test_report_needs_a_callback(loop):
+    with pytest.raises(TypeError, match="callable"):
+        module.report(loop, None)
+
+
 @pytest.mark.parametrize("interval", [0, -1, math.nan])
 def test_report_needs_an_interval(loop, interval):
     with pytest.raises(ValueError, match="interval"):
@@ -196,6 +203,24 @@ def test_open_telemetry_s_instruments(sdk, loop):
     provider.shutdown()
 
 
+def test_open_telemetry_of_a_loop_that_has_gone(sdk):
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    loop = fastloop.new_event_loop()
+    instruments = module.open_telemetry(loop, meter=provider.get_meter("test"))
+    assert len(points_of(reader)) > 20
+    loop.close()
+    del loop
+    gc.collect()
+    data = reader.get_metrics_data()
+    assert data is None or not data.resource_metrics
+    instruments.close()
+    provider.shutdown()
+
+
 def test_open_telemetry_s_spans(sdk, loop):
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -219,6 +244,11 @@ def test_open_telemetry_s_spans(sdk, loop):
     assert span.end_time - span.start_time >= 10_000_000
     assert span.attributes["code.file.path"] == __file__
     assert span.attributes["code.line.number"] == slow.__code__.co_firstlineno
+    exporter.clear()
+    loop.call_soon(time.sleep, 0.02)  # whose source nobody has
+    loop.run_until_complete(asyncio.sleep(0))
+    [span] = exporter.get_finished_spans()
+    assert "code.file.path" not in span.attributes
     instruments.close()
     assert loop.slow_callback_hook is None
     provider.shutdown()

@@ -2,49 +2,8 @@
 notices. The end of the process itself is in test_fork_exit.py.
 """
 
-import textwrap
-
 import pytest
 from authority import new_authority
-
-FORK = """
-import os, signal, socket, threading, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside threads
-
-def fork(child):
-    '''Run child() in a forked child, which says "status 0" if it raises nothing.'''
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        if sys.version_info < (3, 12):
-            asyncio._set_running_loop(None)
-        child()
-        status = 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-async def ended(pid):
-    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
-        await asyncio.sleep(0.001)
-    return os.waitstatus_to_exitcode(done[1])
-
-async def echo(reader, writer):
-    while data := await reader.read(100):
-        writer.write(data)
-    writer.close()
-"""
-
-
-@pytest.fixture
-def run_forking(run_script):
-    """run_forking(source): run_script() after FORK."""
-    return lambda source: run_script(FORK + textwrap.dedent(source))
 
 
 @pytest.fixture
@@ -68,6 +27,7 @@ def test_the_parent_s_loop_is_refused(run_forking):
                 lambda: loop.call_soon_threadsafe(print),
                 lambda: loop.add_reader(sock, print),
                 lambda: loop.add_writer(sock, print),
+                lambda: loop.run_in_executor(None, print),
                 lambda: asyncio.run_coroutine_threadsafe(nothing, loop),
             ):
                 try:
@@ -98,7 +58,7 @@ def test_the_parent_s_loop_is_refused(run_forking):
         sock.close()
         """
     )
-    assert result.stdout == "refused 7\nrunning 0\nrefused 7\nopen 0\n"
+    assert result.stdout == "refused 8\nrunning 0\nrefused 8\nopen 0\n"
     assert result.stderr == ""
 
 
@@ -204,6 +164,43 @@ def test_a_child_that_takes_no_event_of_the_parent(run_forking):
         """
     )
     assert result.stdout == "timer\n[b'once', b'once'] 3\n" * 2
+    assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_child_s_large_writes_stay_with_it(run_forking, kind):
+    """Also of a buffer that would be sent without being copied first."""
+    result = run_forking(
+        f"""
+        async def main():
+            loop = asyncio.get_running_loop()
+            a, b = socket.socketpair()
+            reading, writing = os.pipe()
+            stream, _ = await loop.create_connection(asyncio.Protocol, sock=a)
+            pipe, _ = await loop.connect_write_pipe(
+                asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)
+            )
+
+            def child():
+                for transport in (stream, pipe):
+                    transport.write({kind.__name__}(bytes(20_000)))
+                    assert transport.get_write_buffer_size() == 20_000
+
+            print("status", await ended(fork(child)))
+            for transport in (stream, pipe):
+                transport.write(b"parent's")
+                transport.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            print(b.recv(100_000), os.read(reading, 100_000))
+            b.close()
+            os.close(reading)
+
+        run(main())
+        """
+    )
+    assert result.stdout == 'status 0\nb"parent\'s" b"parent\'s"\n'
     assert result.stderr == ""
 
 
@@ -520,50 +517,6 @@ def test_multiprocessing_with_a_running_loop(run_script, tmp_path, loop_name, me
     script.write_text(POOLS.format(loop=loop_name, method=method))
     result = run_script(script)
     assert result.stdout == "[0, 1, 4, 9, 16, 25]\n49\n0\n"
-    assert result.stderr == ""
-
-
-@pytest.mark.usefixtures("native")
-def test_what_other_threads_had_locked(run_forking):
-    """They end at the fork, wherever they were: queue and handles wait for nobody."""
-    result = run_forking(
-        """
-        def child():
-            signal.alarm(60)
-            run(asyncio.sleep(0))
-            for handle in handles:
-                handle.cancel()
-                handle.cancelled()
-                repr(handle)
-            loop.call_soon(print)  # only queued
-            loop.call_later(1000, print).cancel()
-            loop.metrics()
-            asyncio.set_event_loop(new_event_loop())
-            asyncio.get_event_loop().close()
-
-        def send(number):
-            while not over:
-                handles[number] = handle = loop.call_soon_threadsafe(len, ())
-                handle.cancel()
-                handles[number - 1].cancel()
-
-        over = []
-        loop = new_event_loop()
-        handles = [loop.call_soon(len, ()) for _ in range(3)]
-        threads = [threading.Thread(target=loop.run_forever)]
-        threads += [threading.Thread(target=send, args=(n,)) for n in range(3)]
-        for thread in threads:
-            thread.start()
-        statuses = [os.waitpid(fork(child), 0)[1] for _ in range(40)]
-        over.append(True)
-        loop.call_soon_threadsafe(loop.stop)
-        for thread in threads:
-            thread.join()
-        loop.close()
-        print(set(statuses))
-        """
-    )
-    assert result.stdout == "{0}\n"
     assert result.stderr == ""
 
 

@@ -253,12 +253,32 @@ def test_daemon_threads_with_jobs_at_exit(run_script):
                     )
                     ready.set()
             loop.run_until_complete(main())
-        sys.stderr = open("/dev/null", "w")
         events = [threading.Event() for _ in range(3)]
         for event in events:
             threading.Thread(target=work, args=(event,), daemon=True).start()
         for event in events:
             event.wait()
+        print("leaving", flush=True)
+        """
+    )
+    assert result.stdout == "leaving\n"
+
+
+def test_daemon_threads_at_exit_where_no_descriptor_is_left(loop_name, run_script):
+    """pthread_exit(), by which they end, needs a library, or the process is aborted."""
+    if loop_name == "asyncio" and sys.version_info < (3, 14):
+        pytest.skip("glibc aborts the process")
+    result = run_script(
+        """
+        import resource, threading, time
+        def work():
+            while True:
+                time.sleep(0.0001)
+        new_event_loop().close()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        for _ in range(8):
+            threading.Thread(target=work, daemon=True).start()
         print("leaving", flush=True)
         """
     )

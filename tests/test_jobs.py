@@ -10,7 +10,8 @@ import threading
 import weakref
 
 import pytest
-from conftest import TIMEOUT, turn
+from conftest import TIMEOUT, run_script, turn
+from test_free_threading import FREE_THREADED
 
 MOST = min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4)
 
@@ -71,6 +72,22 @@ def test_as_many_jobs_at_a_time_as_there_are_threads(loop):
     assert len(loop._default_executor._threads) == MOST
     assert loop.run_until_complete(main())
     assert len(loop._default_executor._threads) == MOST
+
+
+def test_threads_that_cannot_be_started(loop, monkeypatch):
+    """Each job tries anew, however often that failed before."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(40):  # more than there may be threads
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                loop.run_in_executor(None, nothing)
+    job = loop.run_in_executor(None, threading.current_thread)
+    done = loop.run_until_complete(asyncio.wait_for(job, TIMEOUT))
+    assert done.name == "asyncio_0"
 
 
 def test_an_idle_thread_is_used_again(loop):
@@ -279,6 +296,45 @@ def test_a_future_of_ones_own_making(loop_factory):
         loop.close()
 
 
+@pytest.mark.parametrize("exc", [ValueError, SystemExit])
+def test_a_future_that_fails_to_say_whether_it_was_cancelled(
+    loop_factory, loop_name, exc
+):
+    """The job is done, and the worker is there for the next."""
+    if loop_name == "asyncio":
+        pytest.skip("its worker asks behind the job, logs it and forgets the result")
+    if FREE_THREADED:
+        pytest.skip("asyncio's own executor is used without a GIL")
+    main_thread = threading.current_thread()
+
+    class Own(asyncio.Future):
+        def cancelled(self):
+            if threading.current_thread() is not main_thread:
+                raise exc
+            return super().cancelled()
+
+    model = loop_factory()
+    model.close()
+
+    class OwnLoop(type(model)):
+        def create_future(self):
+            return Own(loop=self)
+
+    async def main():
+        async with asyncio.timeout(TIMEOUT):
+            results = [await loop.run_in_executor(None, identity, 1) for _ in range(3)]
+            assert results == [1, 1, 1]
+            (thread,) = loop._default_executor._threads
+            assert thread.is_alive()
+
+    loop = OwnLoop()
+    try:
+        loop.run_until_complete(loop.create_task(main()))
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
 def test_close_with_a_result_under_way(loop_factory, unraisable):
     """The result has come, but the loop never runs again."""
     loop = loop_factory()
@@ -459,3 +515,121 @@ def test_turns_without_a_run(loop):
         while not future.done():
             turn(loop)
         assert future.result() == number
+
+
+def test_the_callback_of_a_job_called_by_hand(loop_name):
+    """A job's result is given once, however often its handle runs."""
+    result = run_script(
+        """
+        import threading
+        loop = new_event_loop()
+        contexts = []
+        loop.set_exception_handler(lambda loop, context: contexts.append(context))
+
+        async def main():
+            release = threading.Event()
+            future = loop.run_in_executor(None, release.wait)
+            future.set_result(3)
+            release.set()
+            while not contexts:
+                await asyncio.sleep(0.001)
+            for _ in range(3):
+                contexts[0]["handle"]._run()
+            print(await future)
+
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        """,
+        loop_name,
+    )
+    assert result.stdout == "3\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_callback_that_ends_its_worker(loop, caplog, error):
+    """Of concurrent.futures' own futures; another worker takes the jobs that come."""
+    loop.run_until_complete(asyncio.to_thread(nothing))
+    held = threading.Event()
+    future = loop._default_executor.submit(held.wait, TIMEOUT)
+    ended = []
+
+    def leave(future):
+        ended.append(threading.current_thread())
+        raise error
+
+    future.add_done_callback(leave)
+    held.set()
+    assert future.result(TIMEOUT)
+    while not ended:
+        turn(loop)
+    ended[0].join(TIMEOUT)
+    [record] = [each for each in caplog.records if each.name == "concurrent.futures"]
+    assert record.getMessage() == "Exception in worker"
+    assert record.exc_info[0] is error
+    assert loop.run_until_complete(asyncio.to_thread(identity, 5)) == 5
+    assert not ended[0].is_alive()
+
+
+def test_queued_jobs_that_are_cancelled_after_the_loop_is_closed(loop_factory):
+    loop = loop_factory()
+    release = threading.Event()
+    started = threading.Barrier(MOST + 1)
+    ran = []
+
+    def hold():
+        started.wait(TIMEOUT)
+        release.wait(TIMEOUT)
+
+    for _ in range(MOST):
+        loop.run_in_executor(None, hold)
+    started.wait(TIMEOUT)
+    for number in range(3):
+        loop.run_in_executor(None, ran.append, number)
+    executor = loop._default_executor
+    loop.close()
+    executor.shutdown(wait=False, cancel_futures=True)
+    release.set()
+    executor.shutdown()
+    assert ran == []
+
+
+@pytest.mark.skipif(
+    FREE_THREADED, reason="asyncio's own executor is used without a GIL"
+)
+def test_a_job_that_is_queued_twice():
+    """Its second turn comes to nothing."""
+    result = run_script(
+        """
+        import threading
+        loop = new_event_loop()
+
+        async def main():
+            event = threading.Event()
+            await loop.run_in_executor(None, int)
+            executor = loop._default_executor
+            queue = executor._work_queue
+            held = [
+                loop.run_in_executor(None, event.wait)
+                for _ in range(executor._max_workers)
+            ]
+            while queue.qsize():
+                await asyncio.sleep(0.001)
+            future = loop.run_in_executor(None, int, "5")
+            item = queue.get_nowait()
+            item()
+            assert not future.done()
+            for _ in range(3):
+                queue.put(item)
+            event.set()
+            await asyncio.gather(*held)
+            print(await future)
+            item()
+
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        """,
+        "fastloop",
+    )
+    assert result.stdout == "5\n"

@@ -233,3 +233,97 @@ def test_a_suspended_task_of_a_closed_loop_is_collected(loop_factory, caplog):
         gc.collect()
     assert [ref() for ref in refs] == [None, None]
     assert "Task was destroyed but it is pending" in caplog.text
+
+
+def test_close_sends_what_an_exit_has_left(run_script):
+    """Each end of the loop may be cut short by another exit."""
+    result = run_script(
+        """
+        import contextlib, socket
+
+        class Exits(asyncio.DatagramProtocol):
+            def error_received(self, exc):
+                raise SystemExit
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            nobody = sock.getsockname()
+        a, b = socket.socketpair()
+        b.setblocking(False)
+        endpoints = []
+
+        async def main():
+            for _ in range(5):
+                transport, _ = await loop.create_datagram_endpoint(
+                    Exits, remote_addr=nobody
+                )
+                endpoints.append(transport)
+            return await loop.create_connection(asyncio.Protocol, sock=a)
+
+        def write():
+            for endpoint in endpoints:
+                with contextlib.suppress(SystemExit):  # asyncio's sends at once
+                    for _ in range(3):
+                        endpoint.sendto(b"x")
+            transport.write(b"sent")
+            loop.stop()
+
+        loop = new_event_loop()
+        transport, _ = loop.run_until_complete(main())
+        loop.call_soon(write)
+        with contextlib.suppress(SystemExit):
+            loop.run_forever()
+        with contextlib.suppress(SystemExit):
+            loop.close()
+        print(loop.is_closed(), b.recv(100))
+        """
+    )
+    assert result.stdout == "True b'sent'\n"
+
+
+# what the garbage collector makes of handles
+
+
+def test_a_handle_outlives_its_loop_s_last_user(run_script):
+    result = run_script(
+        """
+        import gc
+
+        def handles():
+            def callback():
+                return len("abc")
+            def later():
+                return len("later")
+            loop = new_event_loop()
+            yield loop.call_soon(callback)
+            yield loop.call_later(1000, later)
+            yield loop.call_soon_threadsafe(lambda: len("threadsafe"))
+
+        held = list(handles())
+        gc.collect()
+        print(*[handle._callback() for handle in held])
+        """,
+        options=("-W", "error"),
+    )
+    assert result.stdout == "3 5 10\n"
+
+
+def test_a_loop_that_has_a_handle_twice_is_collected(run_script):
+    result = run_script(
+        """
+        import gc, weakref
+
+        def main():
+            def callback():
+                return len("abc")
+            loop = new_event_loop()
+            ref = weakref.ref(loop)
+            loop._add_callback(loop.call_soon(callback))
+            del loop
+            gc.collect()
+            return callback(), ref()
+
+        print(main())
+        """
+    )
+    assert result.stdout == "(3, None)\n"

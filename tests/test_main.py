@@ -606,3 +606,36 @@ def test_nothing_to_run_at_a_terminal(start):
     assert process.returncode == 2
     assert "nothing to run" in err
     assert "usage:" in err
+
+
+def test_an_error_where_there_is_no_hook(start):
+    process = start(FASTLOOP, "-c", "import sys; del sys.excepthook; 1 / 0")
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert "sys.excepthook is missing" in err
+    assert "ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "import asyncio, sys; del sys.excepthook",
+        "import sys; sys.modules['multiprocessing'] = None",
+    ],
+)
+def test_an_interpreter_in_which_something_is_missing(missing):
+    source = """
+import asyncio, fastloop
+async def main():
+    return type(asyncio.get_running_loop()) is fastloop.Loop
+print(asyncio.run(main()))
+"""
+    wrapper = (
+        f"{missing}\nimport runpy\n"
+        f"sys.argv = ['fastloop', '-c', {source!r}]\n"
+        "runpy.run_module('fastloop', run_name='__main__')\n"
+    )
+    command, keywords = python_command("-c", wrapper)
+    with subprocess.Popen(command, **keywords) as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (out, process.returncode) == ("True\n", 0), err

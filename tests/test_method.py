@@ -5,7 +5,7 @@ import gc
 import socket
 
 import pytest
-from conftest import turn
+from conftest import run_script, turn
 
 
 @pytest.fixture
@@ -56,6 +56,22 @@ def test_call_soon_can_be_patched(loop):
     count = len(calls)
     loop.run_until_complete(asyncio.sleep(0))
     assert len(calls) == count
+
+
+@pytest.mark.parametrize("name", ["call_soon", "time", "call_later"])
+def test_a_method_cannot_be_deleted(loop, name):
+    """It is the class's; only a replacement can be."""
+    message = f"^'{type(loop).__name__}' object has no attribute '{name}'$"
+    for _ in range(2):
+        with pytest.raises(AttributeError, match=message):
+            delattr(loop, name)
+        with pytest.raises(AttributeError, match=message):
+            delattr(loop, name)
+        setattr(loop, name, print)
+        assert getattr(loop, name) is print
+        delattr(loop, name)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
 
 
 def test_call_soon_patched_while_running(loop, monkeypatch):
@@ -313,3 +329,52 @@ def test_wrong_arguments_of_plain_methods(loop):
     ):
         with pytest.raises(TypeError):
             call()
+
+
+def test_a_method_borrowed_by_something_else():
+    """It is no loop, and has no room for what stands in for the method."""
+    result = run_script(
+        """
+        loop = new_event_loop()
+        Loop = type(loop)
+
+        class Other:
+            call_soon = Loop.call_soon
+            time = Loop.time
+
+        def set_one():
+            Other().time = 3
+
+        for call in (
+            lambda: Other().call_soon,
+            lambda: Other().time,
+            set_one,
+            lambda: Loop.call_soon.__get__(3, int),
+            lambda: Loop.call_soon.__set__(3, print),
+            lambda: Loop.call_soon.__delete__(3),
+        ):
+            try:
+                call()
+            except TypeError as exc:
+                print(exc)
+
+        class Derived(Loop):
+            pass
+
+        for made in (Derived(), type("Further", (Derived,), {})()):
+            made.call_soon(made.stop)
+            made.run_forever()
+            made.close()
+        loop.close()
+        """,
+        "fastloop",
+    )
+    doesnt = (
+        "descriptor '{}' for 'fastloop.Loop' objects doesn't apply to a '{}' object"
+    )
+    assert result.stdout.splitlines() == [
+        doesnt.format("call_soon", "Other"),
+        doesnt.format("time", "Other"),
+        doesnt.format("time", "Other"),
+        *[doesnt.format("call_soon", "int")] * 3,
+    ]

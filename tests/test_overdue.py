@@ -104,3 +104,46 @@ print("done")
         options=("-W", "ignore"),
     )
     assert result.stdout in ("done\n", "without a GIL there is no set_nomemory()\n")
+
+
+def test_a_turn_within_the_next_try(run_script):
+    result = run_script(
+        """
+        import socket, traceback
+
+        class Protocol(asyncio.Protocol):
+            def connection_lost(self, exc):
+                print("lost")
+
+        def walk_stack(frame, original=traceback.walk_stack):
+            "In debug mode, whatever is scheduled asks who is calling."
+            calls.append(asyncio.current_task())
+            if len(calls) == 1:
+                raise MemoryError
+            if calls[-1] is None and calls.count(None) == 1:
+                asyncio.get_running_loop().run_once(0)
+            return original(frame)
+
+        async def main():
+            asyncio.get_running_loop().set_debug(True)
+            ours, peer = socket.socketpair()
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                Protocol, sock=ours
+            )
+            traceback.walk_stack = walk_stack
+            try:
+                transport.abort()
+            except MemoryError:
+                print("no memory")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            traceback.walk_stack = walk_stack.__defaults__[0]
+            print(None in calls, transport.is_closing(), peer.recv(1))
+            peer.close()
+
+        calls = []
+        run(main())
+        """
+    )
+    assert result.stdout == "no memory\nlost\nTrue True b''\n"
+    assert result.stderr == ""

@@ -221,10 +221,14 @@ def test_the_collector_takes_transports_meanwhile(loop_name):
         pytest.skip("its transports are watched until they are closed")
     with fresh_loop(loop_name) as loop, contextlib.ExitStack() as stack:
         transports = []
+        # The collector is to find no socket without its transport: it may take the
+        # socket first, whose number would be free before the transport knows.
+        socks = []
         for _ in range(20):
             transports.append(connected(loop))
             stack.enter_context(transports[-1][2])
             transports[-1][0].pause_reading()
+            socks.append(transports[-1][0].get_extra_info("socket"))
 
         def let_go():
             while transports:
@@ -241,6 +245,7 @@ def test_the_collector_takes_transports_meanwhile(loop_name):
         with pytest.warns(ResourceWarning):
             in_threads(let_go, watch, watch)
             gc.collect()
+        assert [sock.fileno() for sock in socks] == [-1] * len(socks)
 
 
 @only_free_threaded

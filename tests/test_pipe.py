@@ -96,6 +96,44 @@ def test_one_terminal_for_input_and_output(loop, run):
     run(main())
 
 
+@pytest.mark.parametrize("first", ["reader", "writer"])
+def test_one_descriptor_for_input_and_output(loop, run, first):
+    if is_stock(loop) and first == "writer":
+        pytest.skip("stops to read when the writer ends")
+
+    async def main():
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        with os.fdopen(master, "r+b", 0) as outside:
+            _, reader = await loop.connect_read_pipe(
+                Recorder, os.fdopen(slave, "rb", 0, closefd=False)
+            )
+            _, writer = await loop.connect_write_pipe(
+                Recorder, os.fdopen(slave, "wb", 0, closefd=False)
+            )
+            try:
+                outside.write(b"typed")
+                assert await reader.received(5) == b"typed"
+                writer.transport.write(b"shown")
+                assert await in_thread(os.read, outside.fileno(), 100) == b"shown"
+                ended, other = reader, writer
+                if first == "writer":
+                    ended, other = writer, reader
+                await finish_pipe(ended)
+                # The other one works on.
+                if other is writer:
+                    other.transport.write(b"still")
+                    assert await in_thread(os.read, outside.fileno(), 100) == b"still"
+                else:
+                    outside.write(b"still")
+                    assert await reader.received(10) == b"typedstill"
+                await finish_pipe(other)
+            finally:
+                os.close(slave)
+
+    run(main())
+
+
 def test_terminal_settings_are_left_alone(loop, run):
     async def main():
         master, slave = os.openpty()
@@ -311,6 +349,27 @@ def test_close_is_called_once(loop, run):
         await reader.lost
         await turns(5)
         assert closed == [r]
+
+    run(main())
+
+
+def test_let_go_of_by_whoever_closed_the_file(loop, run):
+    """As asyncio's subprocess module and others do: transport._pipe = None."""
+
+    async def main():
+        for connect, end in ((loop.connect_read_pipe, 0), (loop.connect_write_pipe, 1)):
+            fds = os.pipe()
+            file = os.fdopen(fds[end], "wb" if end else "rb", 0)
+            transport, _ = await connect(Recorder, file)
+            await turns()
+            assert transport._pipe is file
+            assert transport._fileno == fds[end]
+            loop._remove_reader(fds[end])
+            file.close()
+            transport._pipe = None
+            assert transport._pipe is None
+            transport._pipe = None
+            os.close(fds[1 - end])
 
     run(main())
 

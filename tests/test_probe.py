@@ -7,6 +7,8 @@ import socket
 import time
 
 import pytest
+from iosupport import Recorder, in_thread, raw_pair, read_exactly
+from test_free_threading import FREE_THREADED
 
 
 @pytest.fixture
@@ -390,3 +392,129 @@ def test_a_hook_that_leads_back_to_the_loop_is_collected(loop_factory):
     del loop
     gc.collect()
     assert reference() is None
+
+
+def test_a_hook_that_is_taken_off_at_the_log_message(loop, slow):
+    class TakeOff(logging.Handler):
+        def emit(self, record):
+            loop.slow_callback_hook = None
+
+    handler = TakeOff()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    try:
+        loop.call_soon(block)
+        loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        logger.removeHandler(handler)
+    assert loop.slow_callback_hook is None
+    assert slow == []
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args)
+
+    return call
+
+
+def wrapped_again(function, times):
+    for _ in range(times):
+        function = wrapped(function)
+    return function
+
+
+class Made:
+    def __init__(self):
+        block()
+
+
+@pytest.mark.parametrize(
+    ("callback", "name", "source"),
+    [
+        (wrapped(block), "block", BLOCK),
+        # Only so many wrappers are looked at.
+        (wrapped_again(block, 20), "block", None),
+        (Made, "Made", f"{__file__}:{Made.__init__.__code__.co_firstlineno}"),
+        (functools.partial(time.sleep, LIMIT * 1.5), "sleep", ""),
+    ],
+    ids=["wrapped", "wrapped too often", "a class", "builtin"],
+)
+def test_names_of_what_is_called(loop, slow, callback, name, source):
+    loop.call_soon(callback)
+    loop.run_until_complete(asyncio.sleep(0))
+    [record] = slow
+    assert record.name == name
+    if source is not None:
+        assert record.source == source
+
+
+def test_a_task_very_deep_in_others(loop, slow):
+    async def deep(n):
+        if n > 0:
+            return await deep(n - 1)
+        await asyncio.sleep(0)
+        block()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(deep(20))
+    [record] = slow
+    assert record.kind == "task"
+    line = deep.__code__.co_firstlineno + 2
+    assert record.source == f"{__file__}:{line}"
+
+
+def test_a_slow_resume_writing(loop, slow, run):
+    class Resumed(Recorder):
+        def resume_writing(self):
+            block()
+            super().resume_writing()
+
+    async def main():
+        async with raw_pair(Resumed) as (protocol, peer):
+            size = 5_000_000
+            protocol.transport.write(bytes(size))
+            await in_thread(read_exactly, peer, size)
+            await protocol.until(lambda: "resume" in protocol.events)
+
+    run(main())
+    # What brought the bytes to the peer may have been slow, too, on a busy machine.
+    [record] = [each for each in slow if each.name.endswith("Resumed.resume_writing")]
+    assert record.kind == "protocol"
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="the executor is asyncio's without a GIL")
+def test_a_job_of_the_executor(loop, slow):
+    class Slow(asyncio.Future):
+        def set_result(self, result):
+            block()
+            super().set_result(result)
+
+    loop.create_future = lambda: Slow(loop=loop)
+    assert loop.run_until_complete(loop.run_in_executor(None, int)) == 0
+    del loop.create_future
+    assert [record.kind for record in slow] == ["executor"]
+
+
+def test_what_wakes_an_operation_on_a_socket(loop, slow):
+    """No callback of the program's: the record says what the loop itself did."""
+    loop.slow_callback_duration = 0
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        loop.call_later(0.01, theirs.send, b"x")
+        assert loop.run_until_complete(loop.sock_recv(ours, 10)) == b"x"
+    [record] = [record for record in slow if record.kind == "reader"]
+    assert (record.name, record.source, record.callback) == ("Reader", "", None)
+
+
+@pytest.mark.parametrize(
+    ("duration", "named"),
+    [(0, True), (-1, True), (float("nan"), False), (float("inf"), False)],
+)
+def test_limits_that_are_no_time(loop, slow, duration, named):
+    loop.slow_callback_duration = duration
+    loop.call_soon(block)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert ("block" in [record.name for record in slow]) is named

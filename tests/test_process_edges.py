@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from iosupport import capture, is_stock, open_fds, settle, turns
+from test_free_threading import FREE_THREADED
 
 PIPE = asyncio.subprocess.PIPE
 EXEC = asyncio.create_subprocess_exec
@@ -357,11 +358,31 @@ def test_out_of_descriptors(run_script):
     assert result.stdout == "True True\nno child left\n"
 
 
+def test_a_system_that_does_not_wait_for_pidfds(run, monkeypatch):
+    """Linux 5.3 has them, and waits for numbers only."""
+    real = os.waitid
+
+    def waitid(kind, *args):
+        if kind == getattr(os, "P_PIDFD", 3):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(kind, *args)
+
+    monkeypatch.setattr(os, "waitid", waitid)
+
+    async def main():
+        process = await EXEC("sh", "-c", "exit 3")
+        assert await asyncio.wait_for(process.wait(), 60) == 3
+
+    run(main())
+
+
 # Threads
 
 
-def test_many_loops_in_many_threads(loop_factory):
+def test_many_loops_in_many_threads(loop_factory, loop_name):
     """No child watcher, no signal, no lock: each loop minds its own children."""
+    if loop_name == "asyncio" and FREE_THREADED:
+        pytest.skip("its watchers are not made for threads that run at once")
     results = []
     barrier = threading.Barrier(8)
 
@@ -535,3 +556,73 @@ def test_a_child_that_cannot_be_watched_is_ended(loop, run, monkeypatch, where):
         assert await process.communicate(b"x") == (b"x", None)
 
     run(main())
+
+
+def test_closing_the_loop_lets_a_running_child_go(loop_name, run_script):
+    """Of what waited for its end, no descriptor is left."""
+    if loop_name == "asyncio" and sys.version_info >= (3, 12):
+        pytest.skip("its pidfd stays open")
+    done = run_script(
+        """
+        import os, signal
+        def count():
+            return len(os.listdir("/proc/self/fd"))
+        new_event_loop().close()
+        before = count()
+        loop = new_event_loop()
+        async def main():
+            return await asyncio.create_subprocess_exec("sleep", "60")
+        process = loop.run_until_complete(main())
+        transport = process._transport
+        loop.close()
+        os.kill(process.pid, signal.SIGKILL)
+        try:
+            assert os.waitpid(process.pid, 0)[1] == signal.SIGKILL
+        except ChildProcessError:
+            # A thread of asyncio's waits for it, and may be first.
+            assert isinstance(loop, asyncio.SelectorEventLoop)
+        print(count() - before)
+        """,
+        options=["-W", "ignore"],
+    )
+    assert done.stdout == "0\n"
+
+
+def test_a_number_that_another_child_has_by_now(loop_name, run_script):
+    """The first was reaped by Popen, and the loop has not been told of its end yet."""
+    if loop_name == "asyncio":
+        pytest.skip("waits for the number, whoever has it")
+    result = run_script(
+        """
+        import os, pathlib, time
+        last = pathlib.Path("/proc/sys/kernel/ns_last_pid")
+
+        async def main():
+            for _ in range(50):
+                first = await asyncio.create_subprocess_exec("true")
+                while first._transport._proc.poll() is None:
+                    time.sleep(0.001)
+                try:
+                    last.write_text(str(first.pid - 1))
+                except OSError:
+                    return "cannot choose numbers"
+                second = await asyncio.create_subprocess_exec("cat", stdin=-1)
+                if second.pid == first.pid:
+                    break
+                await second.communicate()
+            else:
+                return "was given no number twice"
+            status = await asyncio.wait_for(first.wait(), 30)
+            await asyncio.sleep(0.05)
+            running = second.returncode is None
+            second.kill()
+            return status, running, await asyncio.wait_for(second.wait(), 30)
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            print(runner.run(main()))
+        """
+    )
+    if "number" in result.stdout:
+        pytest.skip(result.stdout)
+    assert result.stdout == "(0, True, -9)\n"
+    assert result.stderr == ""

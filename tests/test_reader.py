@@ -1,14 +1,11 @@
 """add_reader and add_writer: callbacks on descriptors that the program owns."""
 
 import asyncio
-import contextlib
 import contextvars
-import errno
 import gc
 import multiprocessing
 import os
 import socket
-import tempfile
 import weakref
 
 import pytest
@@ -17,20 +14,10 @@ from iosupport import (
     capture,
     fill,
     is_stock,
-    raw_pair,
     settle,
     shrink,
     turns,
 )
-
-
-@pytest.fixture
-def pipe():
-    r, w = os.pipe()
-    yield r, w
-    for fd in (r, w):
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 @pytest.fixture
@@ -259,109 +246,6 @@ def test_object_and_number_name_the_same_descriptor(loop, run, pair, by_object):
 
     assert run(main()) == b"x"
     assert loop.remove_reader(added) is False
-
-
-def test_any_object_with_fileno(loop, run, pipe):
-    r, w = pipe
-
-    class File:
-        def fileno(self):
-            return r
-
-    seen = loop.create_future()
-
-    def on_readable():
-        loop.remove_reader(r)
-        seen.set_result(os.read(r, 10))
-
-    async def main():
-        loop.add_reader(File(), on_readable)
-        os.write(w, b"y")
-        return await seen
-
-    assert run(main()) == b"y"
-
-
-@pytest.mark.parametrize(
-    "name", ["add_reader", "add_writer", "remove_reader", "remove_writer"]
-)
-@pytest.mark.parametrize(
-    ("fd", "message"),
-    [
-        (-1, "Invalid file descriptor: -1"),
-        ("not a file", "Invalid file object: 'not a file'"),
-        (None, "Invalid file object: None"),
-        (1.5, "Invalid file object: 1.5"),
-    ],
-    ids=["negative", "str", "none", "float"],
-)
-def test_wrong_descriptors(loop, name, fd, message):
-    args = (lambda: None,) if name.startswith("add") else ()
-    with pytest.raises(ValueError, match=message):
-        getattr(loop, name)(fd, *args)
-
-
-def test_closed_socket_is_refused(loop):
-    sock = socket.socket()
-    sock.close()
-    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-        loop.add_reader(sock, lambda: None)
-    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-        loop.add_writer(sock, lambda: None)
-
-
-def test_exception_out_of_fileno(loop):
-    class Broken:
-        def fileno(self):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        loop.add_reader(Broken(), lambda: None)
-
-
-@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
-def test_descriptor_that_is_not_open(loop, pipe, name):
-    r, _ = pipe
-    os.close(r)
-    with pytest.raises(OSError) as info:
-        getattr(loop, name)(r, lambda: None)
-    assert info.value.errno == errno.EBADF
-    assert loop.remove_reader(r) is False
-    assert loop.remove_writer(r) is False
-
-
-@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
-def test_regular_file_is_refused(loop, name):
-    with tempfile.TemporaryFile() as file:
-        with pytest.raises(PermissionError):
-            getattr(loop, name)(file, lambda: None)
-        assert loop.remove_reader(file) is False
-        assert loop.remove_writer(file) is False
-
-
-def test_missing_arguments(loop, pipe):
-    for method in (loop.add_reader, loop.add_writer):
-        with pytest.raises(TypeError):
-            method()
-        with pytest.raises(TypeError):
-            method(pipe[0])
-    for method in (loop.remove_reader, loop.remove_writer):
-        with pytest.raises(TypeError):
-            method()
-
-
-def test_closed_loop(loop_factory, pipe):
-    r, w = pipe
-    loop = loop_factory()
-    loop.add_reader(r, lambda: None)
-    loop.add_writer(w, lambda: None)
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.add_reader(r, lambda: None)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.add_writer(w, lambda: None)
-    assert loop.remove_reader(r) is False
-    assert loop.remove_writer(w) is False
 
 
 def test_descriptor_closed_before_its_removal(loop, run, pipe):
@@ -696,25 +580,6 @@ def test_exit_leaves_the_loop(loop, run, pair, name, exc):
     assert contexts == []
     # The loop is usable afterwards.
     run(turns())
-
-
-def test_descriptor_of_a_transport_is_refused(loop, run):
-    async def main():
-        async with raw_pair() as (protocol, _):
-            sock = protocol.transport.get_extra_info("socket")
-            fd = sock.fileno()
-            for target in (fd, sock):
-                for name in ("reader", "writer"):
-                    pattern = r"File descriptor .* is used by transport"
-                    with pytest.raises(RuntimeError, match=pattern):
-                        getattr(loop, f"add_{name}")(target, lambda: None)
-                    with pytest.raises(RuntimeError, match=pattern):
-                        getattr(loop, f"remove_{name}")(target)
-            protocol.transport.close()
-            assert loop.remove_reader(fd) is False
-            assert loop.remove_writer(fd) is False
-
-    run(main())
 
 
 def test_loop_does_not_keep_removed_callbacks_alive(loop, pipe):

@@ -6,7 +6,9 @@ from iosupport import (
     Recorder,
     capture,
     read_pipe,
+    reset,
     settle,
+    tcp_socketpair,
     turns,
 )
 
@@ -107,3 +109,22 @@ def test_exceptions_of_a_reader(loop, run, when):
     run(main())
     assert len(contexts) == 1
     assert contexts[0]["exception"] is Raising.error
+
+
+def test_a_socket_that_is_reset(loop, run):
+    """Sockets are read as pipes are; of what ends them only a hang-up is no news."""
+    contexts = capture(loop)
+
+    async def main():
+        ours, theirs = tcp_socketpair()
+        _, protocol = await loop.connect_read_pipe(Recorder, ours)
+        reset(theirs)
+        assert isinstance(await protocol.lost, ConnectionResetError)
+        await turns(2)
+
+    run(main())
+    [context] = contexts
+    assert context["message"] == "Fatal read error on pipe transport"
+    assert isinstance(context["exception"], ConnectionResetError)
+    contexts.clear()
+    del context

@@ -4,7 +4,6 @@ asyncio has no such method: these tests run on fastloop alone.
 """
 
 import asyncio
-import contextlib
 import contextvars
 import math
 import os
@@ -14,32 +13,13 @@ import threading
 import time
 
 import pytest
-import tlssupport
 from conftest import run_script
-
-TURNS = 1000
-"""So many turns are more than any of these tests needs."""
+from iosupport import TURNS, finish_within, turns_until
 
 
 @pytest.fixture
 def loop_name():
     return "fastloop"
-
-
-def turns_until(loop, done):
-    """Take turns until done() is true."""
-    for _ in range(TURNS):
-        if done():
-            return
-        loop.run_once(10)
-    pytest.fail("not done")
-
-
-def finish_within(loop, coro):
-    """Run a coroutine to its end, within a callback or a task of the loop."""
-    task = loop.create_task(coro)
-    turns_until(loop, task.done)
-    return task.result()
 
 
 # From outside
@@ -462,204 +442,6 @@ def test_what_the_turn_outside_has_found_to_read(loop):
     b.close()
 
 
-class Within:
-    """A protocol that takes turns of the loop in every one of its callbacks."""
-
-    def __init__(self, loop):
-        self.loop = loop
-        self.depth = 0
-        self.received = bytearray()
-        self.calls = set()
-        self.transport = None
-        self.lost = loop.create_future()
-
-    def turn(self, name):
-        self.calls.add(name)
-        if self.depth < 5:
-            self.depth += 1
-            for _ in range(3):
-                self.loop.run_once(0)
-            self.depth -= 1
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.turn("made")
-
-    def data_received(self, data):
-        self.received += data
-        self.turn("data")
-        self.answer(data)
-
-    def eof_received(self):
-        self.turn("eof")
-
-    def pause_writing(self):
-        self.turn("pause")
-
-    def resume_writing(self):
-        self.turn("resume")
-
-    def connection_lost(self, exc):
-        self.turn("lost")
-        if not self.lost.done():
-            self.lost.set_result(exc)
-
-    def answer(self, data):
-        pass
-
-
-class Echo(Within):
-    def answer(self, data):
-        self.transport.write(data)
-
-
-class BufferedEcho(Echo):
-    def __init__(self, loop):
-        super().__init__(loop)
-        self.buffer = bytearray(1000)
-
-    def get_buffer(self, sizehint):
-        self.turn("get_buffer")
-        return self.buffer
-
-    def buffer_updated(self, count):
-        self.data_received(bytes(self.buffer[:count]))
-
-
-class PlainEcho(Echo, asyncio.Protocol):
-    pass
-
-
-class BufferedProtocolEcho(BufferedEcho, asyncio.BufferedProtocol):
-    pass
-
-
-@pytest.mark.parametrize("kind", [PlainEcho, BufferedProtocolEcho])
-@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
-def test_protocols_that_take_turns(loop, run, kind, secure):
-    """Whatever callback takes turns, each connection has all of its bytes."""
-    made = []
-    certificates = tlssupport.Certificates() if secure else None
-
-    def factory():
-        loop.run_once(0)
-        made.append(kind(loop))
-        return made[-1]
-
-    async def client(address, number):
-        protocol = Client(loop)
-        transport, _ = await loop.create_connection(
-            lambda: protocol,
-            *address,
-            ssl=certificates.client if secure else None,
-            server_hostname="localhost" if secure else None,
-        )
-        transport.set_write_buffer_limits(1000)
-        expected = bytearray()
-        for size in (1, 10, 1000, 20_000, 300_000):
-            data = bytes([number, size % 251]) * size
-            expected += data
-            transport.write(data)
-            await asyncio.sleep(0)
-        async with asyncio.timeout(30):
-            while len(protocol.received) < len(expected):
-                await asyncio.sleep(0.001)
-        transport.close()
-        await protocol.lost
-        return sorted(protocol.received) == sorted(expected)
-
-    class Client(Within, asyncio.Protocol):
-        pass
-
-    async def main():
-        server = await loop.create_server(
-            factory, "127.0.0.1", 0, ssl=certificates.server if secure else None
-        )
-        address = server.sockets[0].getsockname()
-        assert all(
-            await asyncio.gather(*(client(address, number) for number in range(5)))
-        )
-        for protocol in made:
-            protocol.transport.abort()
-            await protocol.lost
-        server.close()
-        await server.wait_closed()
-
-    run(main())
-    assert {"made", "data", "lost"} <= set().union(*(each.calls for each in made))
-
-
-def test_datagrams_and_pipes_that_take_turns(loop, run):
-    class Datagrams(Within, asyncio.DatagramProtocol):
-        def datagram_received(self, data, address):
-            self.received += data
-            self.turn("datagram")
-            if self.echoes:
-                self.transport.sendto(data, address)
-
-    async def main():
-        one, two = Datagrams(loop), Datagrams(loop)
-        one.echoes, two.echoes = True, False
-        await loop.create_datagram_endpoint(lambda: one, ("127.0.0.1", 0))
-        await loop.create_datagram_endpoint(
-            lambda: two, remote_addr=one.transport.get_extra_info("sockname")
-        )
-        for n in range(50):
-            two.transport.sendto(bytes([n]))
-        async with asyncio.timeout(30):
-            while len(two.received) < 50:
-                await asyncio.sleep(0.001)
-        assert sorted(two.received) == list(range(50))
-        reading, writing = os.pipe()
-        source, target = (
-            type("Pipe", (Within, asyncio.Protocol), {})(loop) for _ in "ab"
-        )
-        await loop.connect_read_pipe(lambda: source, os.fdopen(reading, "rb", 0))
-        await loop.connect_write_pipe(lambda: target, os.fdopen(writing, "wb", 0))
-        for n in range(50):
-            target.transport.write(bytes([n]) * 5000)
-        target.transport.close()
-        async with asyncio.timeout(30):
-            await source.lost
-            await target.lost
-        assert len(source.received) == 250_000
-        one.transport.close()
-        two.transport.close()
-        await one.lost
-        await two.lost
-
-    run(main())
-
-
-def test_sockets_and_readers_that_take_turns(loop, run):
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    seen = []
-
-    def on_readable():
-        with contextlib.suppress(BlockingIOError):
-            seen.append(a.recv(1))
-        loop.run_once(0)
-
-    async def main():
-        loop.add_reader(a, on_readable)
-        await loop.sock_sendall(b, b"x" * 20)
-        async with asyncio.timeout(30):
-            while len(seen) < 20:
-                await asyncio.sleep(0.001)
-        loop.remove_reader(a)
-        assert finish_within(loop, echo()) == b"data"
-
-    async def echo():
-        await loop.sock_sendall(a, b"data")
-        return await loop.sock_recv(b, 100)
-
-    run(main())
-    a.close()
-    b.close()
-
-
 def test_jobs_and_children_from_within(loop, run):
     async def main():
         assert finish_within(loop, asyncio.to_thread(pow, 3, 2)) == 9
@@ -714,6 +496,87 @@ def test_a_finalizer_takes_a_turn(run_script):
         """
     )
     assert result.stdout.endswith("done\n")
+
+
+def test_a_value_that_goes_takes_a_turn_between_two_contexts():
+    result = run_script(
+        """
+        import contextvars
+        var = contextvars.ContextVar("var")
+        seen = []
+
+        def elsewhere(value):
+            context = contextvars.Context()
+            context.run(var.set, value)
+            context.run(loop.call_soon, id, 0)
+
+        class Last:
+            def __del__(self):
+                elsewhere("another's")
+                loop.run_once(0)
+                seen.append(dict(handle._context))
+
+        def callback():
+            elsewhere(Last())
+            loop.run_once(0)
+            loop.call_soon(loop.stop)
+
+        loop = new_event_loop()
+        handle = loop.call_soon(callback)
+        loop.run_forever()
+        loop.close()
+        print(seen)
+        """,
+        "fastloop",
+    )
+    assert result.stdout == "[{}]\n"
+
+
+def test_an_exit_of_a_turn_between_timers_and_events():
+    """What is scheduled meanwhile is for the next turn."""
+    result = run_script(
+        """
+        import contextvars, os, socket, time
+        var = contextvars.ContextVar("var")
+        turns = []
+
+        class Last:
+            def __del__(self):
+                try:
+                    loop.run_once(0)
+                except SystemExit:
+                    print("exit")
+
+        def again():
+            turns.append(1)
+            if len(turns) == 5:
+                loop.stop()
+            if len(turns) > 100:
+                os._exit(1)
+            loop.call_soon(again)
+
+        def first():
+            context = contextvars.Context()
+            context.run(var.set, Last())
+            timer = context.run(loop.call_later, 0.001, id, 0)
+            loop.call_later(0.002, id, 0)
+            timer.cancel()
+            loop.call_soon(id, 0)
+            loop.call_soon(sys.exit)
+            loop.call_soon(again)
+            b.send(b"x")
+            time.sleep(0.01)
+
+        a, b = socket.socketpair()
+        loop = new_event_loop()
+        loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=a))
+        loop.call_soon(first)
+        loop.run_forever()
+        print(len(turns))
+        """,
+        "fastloop",
+    )
+    assert result.stdout == "exit\n5\n"
 
 
 def test_nest_asyncio_s_patch_fails_clearly():

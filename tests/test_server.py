@@ -462,6 +462,7 @@ def test_abstract_unix_path(loop, run, form):
             transport, protocol = await loop.create_unix_connection(Recorder, path)
             transport.write(b"x")
             assert await protocol.received(1) == b"x"
+            assert transport.get_extra_info("peername") == os.fsencode(path)
             transport.close()
             await protocol.lost
         await settle()

@@ -3,11 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 
 import pytest
 from conftest import TIMEOUT, turn
+from iosupport import is_stock
 
 SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM]
 
@@ -446,8 +449,8 @@ def test_an_idle_loop_answers_fast(loop):
     try:
         for _ in range(5):
             thread = threading.Thread(target=send)
-            thread.start()
             with pytest.raises(Left):
+                thread.start()
                 loop.run_forever()
             thread.join()
     finally:
@@ -587,3 +590,49 @@ def test_handlers_of_both_kinds(loop):
         loop.remove_signal_handler(signal.SIGUSR2)
         signal.signal(signal.SIGUSR1, previous)
     assert sorted(calls) == ["loop", "signal"]
+
+
+def test_whoever_had_the_wake_up_descriptor_hears_of_signals_too(loop, run):
+    if is_stock(loop):
+        pytest.skip("takes it, and does not give it back")
+    ours, theirs = socket.socketpair()
+
+    async def main():
+        came = asyncio.Event()
+        loop.add_signal_handler(signal.SIGUSR1, came.set)
+        signal.raise_signal(signal.SIGUSR1)
+        await came.wait()
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(ours.fileno())
+        try:
+            run(main())
+        finally:
+            assert signal.set_wakeup_fd(before) == ours.fileno()
+        assert theirs.recv(10) == bytes([signal.SIGUSR1])
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="asyncio drops it in every child since 3.12"
+)
+def test_a_forked_child_keeps_the_wake_up_descriptor_of_the_program(run_script):
+    done = run_script(
+        """
+        import os, signal, socket
+        loop = new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        signal.set_wakeup_fd(ours.fileno())
+        pid = os.fork()
+        if pid == 0:
+            print(signal.set_wakeup_fd(-1) == ours.fileno())
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        loop.close()
+        """
+    )
+    assert done.stdout == "True\n"

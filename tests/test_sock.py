@@ -22,27 +22,6 @@ from iosupport import (
     turns,
 )
 
-
-@pytest.fixture(params=["unix", "tcp"])
-def pair(request):
-    a, b = socket.socketpair() if request.param == "unix" else tcp_socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
-def udp():
-    a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    b = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for sock in (a, b):
-        sock.setblocking(False)
-        sock.bind(("127.0.0.1", 0))
-    with a, b:
-        yield a, b
-
-
 CALLS = {
     "sock_recv": lambda loop, sock: loop.sock_recv(sock, 10),
     "sock_recv_into": lambda loop, sock: loop.sock_recv_into(sock, bytearray(10)),
@@ -215,8 +194,8 @@ def test_recv_into(loop, run, pair, make):
     run(main())
 
 
-def test_recvfrom(loop, run, udp):
-    a, b = udp
+def test_recvfrom(loop, run, udp_pair):
+    a, b = udp_pair
 
     async def main():
         b.sendto(b"one", a.getsockname())
@@ -232,8 +211,8 @@ def test_recvfrom(loop, run, udp):
     run(main())
 
 
-def test_recvfrom_into(loop, run, udp):
-    a, b = udp
+def test_recvfrom_into(loop, run, udp_pair):
+    a, b = udp_pair
 
     async def main():
         buffer = bytearray(10)
@@ -332,8 +311,26 @@ def test_sendall_to_a_peer_that_went(loop, run, pair):
     run(main())
 
 
-def test_sendto_at_once(loop, run, udp):
-    a, b = udp
+def test_sendall_through_a_method_that_counts_wildly(loop, run):
+    """Its sum is out of the range of any size: it is asked again, as long as it likes."""
+    counts = [-(2**63), -1]
+
+    class Counting(socket.socket):
+        def send(self, data):
+            if not counts:
+                raise OSError("enough")
+            return counts.pop(0)
+
+    a, b = socket.socketpair()
+    with b, Counting(fileno=a.detach()) as sock:
+        sock.setblocking(False)
+        with pytest.raises(OSError, match="enough"):
+            run(loop.sock_sendall(sock, b"data"))
+    assert counts == []
+
+
+def test_sendto_at_once(loop, run, udp_pair):
+    a, b = udp_pair
 
     async def main():
         assert await loop.sock_sendto(a, b"hello", b.getsockname()) == 5
@@ -478,8 +475,8 @@ def test_connect_to_a_missing_unix_path(loop, run, tmp_path):
     run(main())
 
 
-def test_connect_datagram_socket(loop, run, udp):
-    a, b = udp
+def test_connect_datagram_socket(loop, run, udp_pair):
+    a, b = udp_pair
 
     async def main():
         await loop.sock_connect(a, b.getsockname())
@@ -525,6 +522,45 @@ def test_connect_with_a_wrong_address(loop, run):
     run(main())
 
 
+def test_connect_of_a_socket_that_an_audit_hook_closes(run_script):
+    """Its number is another socket's by then, which is not connected in its place."""
+    result = run_script(
+        """
+        import socket
+
+        def hook(event, args):
+            if event == "socket.connect" and not others:
+                sock.close()
+                others.append(socket.socket())
+                assert others[0].fileno() == number
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.sock_connect(sock, server.getsockname())
+            except OSError as exc:
+                print(exc.strerror)
+
+        others = []
+        sock = socket.socket()
+        sock.setblocking(False)
+        number = sock.fileno()
+        sys.addaudithook(hook)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            run(main())
+            try:
+                print(others[0].getpeername())
+            except OSError as exc:
+                print(exc.strerror)
+            others[0].close()
+        """
+    )
+    assert result.stdout == (
+        "Bad file descriptor\nTransport endpoint is not connected\n"
+    )
+    assert result.stderr == ""
+
+
 def test_accept_on_a_socket_that_does_not_listen(loop, run):
     async def main():
         with socket.socket() as sock:
@@ -532,5 +568,145 @@ def test_accept_on_a_socket_that_does_not_listen(loop, run):
             with pytest.raises(OSError) as info:
                 await loop.sock_accept(sock)
             assert info.value.errno == errno.EINVAL
+
+    run(main())
+
+
+# Sockets with methods of their own
+
+
+class Own(socket.socket):
+    """A socket whose methods do less than they are asked for, or fail."""
+
+    step = 1
+    failures = ()
+
+    def send(self, data, *args):
+        if self.failures:
+            raise self.failures.pop()
+        return super().send(memoryview(data)[: self.step], *args)
+
+    def accept(self):
+        if self.failures:
+            raise self.failures.pop()
+        return super().accept()
+
+
+class OwnSize(Own):
+    def send(self, data, *args):
+        super().send(data, *args)
+        return self.size
+
+
+def own_pair(cls=Own):
+    a, b = socket.socketpair()
+    own = cls(fileno=a.detach())
+    own.setblocking(False)
+    b.setblocking(False)
+    return own, b
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_sendall_by_a_send_of_its_own(loop, run, kind):
+    own, peer = own_pair()
+    own.failures = [BlockingIOError(), InterruptedError()]
+
+    async def main():
+        assert await loop.sock_sendall(own, kind(b"byte for byte")) is None
+        assert await loop.sock_recv(peer, 100) == b"byte for byte"
+        await loop.sock_sendall(own, kind(b""))
+        assert loop.remove_writer(own) is False
+
+    with own, peer:
+        run(main())
+
+
+def test_sendall_of_wide_items_by_a_send_of_its_own(loop, run):
+    if is_stock(loop):
+        pytest.skip("compares the bytes sent with the number of items")
+    own, peer = own_pair()
+
+    async def main():
+        # A slice of the first view has items, that of the rest bytes.
+        await loop.sock_sendall(own, array.array("I", [0x61616161, 0x62626262]))
+        assert await loop.sock_recv(peer, 100) == b"aaaabbbb"
+
+    with own, peer:
+        run(main())
+
+
+def test_sendall_by_a_send_that_fails(loop, run):
+    own, peer = own_pair()
+
+    async def main():
+        own.failures = [ZeroDivisionError(), BlockingIOError()]
+        with pytest.raises(ZeroDivisionError):
+            await loop.sock_sendall(own, b"x")
+        with pytest.raises(TypeError):
+            await loop.sock_sendall(own, "text")
+        assert loop.remove_writer(own) is False
+
+    with own, peer:
+        run(main())
+
+
+def test_sendall_by_a_send_that_returns_no_number(loop, run):
+    own, peer = own_pair(OwnSize)
+    own.size = "one"
+
+    async def main():
+        with pytest.raises(TypeError):
+            await loop.sock_sendall(own, b"xy")
+
+    with own, peer:
+        run(main())
+
+
+def test_accept_by_an_accept_of_its_own(loop, run):
+    async def main():
+        with Own() as listener:
+            listener.setblocking(False)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            listener.failures = [BlockingIOError()]
+            with socket.create_connection(listener.getsockname()) as client:
+                conn, address = await loop.sock_accept(listener)
+                with conn:
+                    assert address == client.getsockname()
+                    assert conn.getblocking() is False
+            listener.failures = [ZeroDivisionError()]
+            with pytest.raises(ZeroDivisionError):
+                await loop.sock_accept(listener)
+            assert loop.remove_reader(listener) is False
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("accepted", "error"),
+    [(17, TypeError), ((1, 2, 3), ValueError), ((17, None), AttributeError)],
+    ids=repr,
+)
+def test_accept_that_returns_no_pair(loop, run, accepted, error):
+    class Strange(socket.socket):
+        def accept(self):
+            return accepted
+
+    async def main():
+        with Strange() as listener:
+            listener.setblocking(False)
+            with pytest.raises(error):
+                await loop.sock_accept(listener)
+
+    run(main())
+
+
+def test_receive_into_nothing(loop, run, pair):
+    a, b = pair
+
+    async def main():
+        b.send(b"kept")
+        assert await loop.sock_recv_into(a, bytearray()) == 0
+        assert await loop.sock_recv(a, 10) == b"kept"
 
     run(main())

@@ -1,4 +1,4 @@
-"""Cancelled sock_* coroutines, and those that share a descriptor with others."""
+"""sock_* coroutines: cancelled, beside other users of the descriptor, with wrong arguments."""
 
 import asyncio
 import contextlib
@@ -6,16 +6,7 @@ import socket
 import time
 
 import pytest
-from iosupport import capture, in_thread, is_stock, raw_pair, tcp_socketpair, turns
-
-
-@pytest.fixture(params=["unix", "tcp"])
-def pair(request):
-    a, b = socket.socketpair() if request.param == "unix" else tcp_socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    with a, b:
-        yield a, b
+from iosupport import capture, in_thread, is_stock, raw_pair, turns
 
 
 def test_cancelled_before_its_first_step_takes_nothing(loop, run, pair):
@@ -368,3 +359,183 @@ def test_many_pairs_at_once(loop, run):
     contexts = capture(loop)
     run(main())
     assert contexts == []
+
+
+# While it awaits the resolution of a name
+
+
+class Look:
+    """What getaddrinfo() of the loop does."""
+
+    def __init__(self, loop, answer):
+        self.seen = []
+        self.answer = answer
+        loop.getaddrinfo = self.look_up
+
+    async def look_up(self, *args, **kwargs):
+        for _ in range(5):
+            try:
+                await asyncio.get_running_loop().create_future()
+            except BaseException as exc:
+                self.seen.append(type(exc).__name__)
+                if (done := self.answer(exc)) is not None:
+                    return done
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def connecting():
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+def infos(listener):
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+    return [(*kind, listener.getsockname())]
+
+
+def test_a_resolver_that_answers_what_was_thrown(loop, run, connecting, listener):
+    look = Look(loop, lambda exc: infos(listener))
+
+    async def main():
+        address = ("name.invalid", 1)
+        task = asyncio.create_task(loop.sock_connect(connecting, address))
+        await turns()
+        task.cancel()
+        assert await task is None
+        assert connecting.getpeername() == listener.getsockname()
+
+    run(main())
+    assert look.seen == ["CancelledError"]
+
+
+def test_a_resolver_that_waits_on_after_what_was_thrown(
+    loop, run, connecting, listener
+):
+    look = Look(
+        loop, lambda exc: infos(listener) if isinstance(exc, ValueError) else None
+    )
+
+    async def main():
+        listener.setblocking(False)
+        address = ("name.invalid", 1)
+        coro = loop.sock_connect(connecting, address)
+        coro.send(None)
+        assert asyncio.isfuture(coro.throw(KeyError()))
+        assert look.seen == ["KeyError"]
+        with contextlib.suppress(StopIteration):  # asyncio waits for the connection
+            coro.throw(ValueError())
+        conn, address = await loop.sock_accept(listener)
+        conn.close()
+        assert address == connecting.getsockname()
+        coro.close()
+        assert loop.remove_writer(connecting) is is_stock(loop)
+
+    run(main())
+
+
+def test_a_resolver_that_raises_something_else(loop, run, connecting):
+    def answer(exc):
+        raise OSError("no name")
+
+    Look(loop, answer)
+
+    async def main():
+        coro = loop.sock_connect(connecting, ("name.invalid", 1))
+        coro.send(None)
+        with pytest.raises(OSError, match="no name"):
+            coro.throw(KeyError())
+
+    run(main())
+
+
+def test_a_resolver_that_does_not_let_go(loop, run, connecting):
+    look = Look(loop, lambda exc: [] if len(look.seen) > 1 else None)
+
+    async def main():
+        coro = loop.sock_connect(connecting, ("name.invalid", 1))
+        coro.send(None)
+        with pytest.raises(RuntimeError, match="coroutine ignored GeneratorExit"):
+            coro.close()
+        assert look.seen[0] == "GeneratorExit"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            coro.send(None)
+
+    run(main())
+
+
+# Arguments
+
+PARAMETERS = {
+    "sock_recv": ["sock", "n"],
+    "sock_recv_into": ["sock", "buf"],
+    "sock_recvfrom": ["sock", "bufsize"],
+    "sock_recvfrom_into": ["sock", "buf"],
+    "sock_sendall": ["sock", "data"],
+    "sock_sendto": ["sock", "data", "address"],
+    "sock_connect": ["sock", "address"],
+    "sock_accept": ["sock"],
+}
+
+
+def listed(names):
+    quoted = [f"'{name}'" for name in names]
+    if len(quoted) < 3:
+        return " and ".join(quoted)
+    return f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_missing_arguments(loop, name):
+    method = getattr(loop, name)
+    names = PARAMETERS[name]
+    for given in range(len(names)):
+        missing = names[given:]
+        plural = "" if len(missing) == 1 else "s"
+        with pytest.raises(TypeError) as info:
+            method(*range(given))
+        assert str(info.value).endswith(
+            f".{name}() missing {len(missing)} required positional argument{plural}: "
+            + listed(missing)
+        )
+    if len(names) > 1:
+        with pytest.raises(TypeError, match=f"missing .*: {listed(names[:-1])}"):
+            method(**{names[-1]: 1})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_wrong_arguments(loop, name):
+    method = getattr(loop, name)
+    given = range(len(PARAMETERS[name]))
+    with pytest.raises(TypeError, match=r"takes .* positional arguments but \d"):
+        method(*given, 1, 2)
+    with pytest.raises(
+        TypeError, match=rf"\.{name}\(\) got an unexpected keyword argument 'other'"
+    ):
+        method(*given, other=1)
+    with pytest.raises(
+        TypeError, match=rf"\.{name}\(\) got multiple values for argument 'sock'"
+    ):
+        method(*given, sock=1)
+
+
+def test_arguments_by_name(loop, run, udp_pair):
+    a, b = udp_pair
+
+    async def main():
+        buffer = bytearray(10)
+        address = a.getsockname()
+        assert await loop.sock_sendto(address=address, data=b"one", sock=b) == 3
+        assert await loop.sock_recvfrom(a, bufsize=10) == (b"one", b.getsockname())
+        await loop.sock_sendto(b, data=b"two", address=address)
+        received = await loop.sock_recvfrom_into(a, nbytes=2, buf=buffer)
+        assert received == (2, b.getsockname())
+        assert buffer[:3] == b"tw\0"
+
+    run(main())

@@ -6,6 +6,7 @@ import ssl
 import sys
 
 import pytest
+from conftest import run_python
 from iosupport import (
     Recorder,
     capture,
@@ -149,18 +150,22 @@ def test_wrong_arguments_of_start_tls(loop, run, tls):
     run(main())
 
 
+async def upgrade(loop, tls, client, server):
+    """start_tls() at both ends of a connection."""
+    client.transport, server.transport = await asyncio.gather(
+        loop.start_tls(
+            client.transport, client, tls.client, server_hostname="localhost"
+        ),
+        loop.start_tls(server.transport, server, tls.server, server_side=True),
+    )
+
+
 def test_tls_in_tls(loop, run, tls):
     data = pattern(300_000)
 
     async def main():
         async with tls_pair(tls) as (client, server):
-            outer = client.transport, server.transport
-            client.transport, server.transport = await asyncio.gather(
-                loop.start_tls(
-                    outer[0], client, tls.client, server_hostname="localhost"
-                ),
-                loop.start_tls(outer[1], server, tls.server, server_side=True),
-            )
+            await upgrade(loop, tls, client, server)
             client.transport.write(data)
             assert digest(await server.received(len(data))) == digest(data)
             server.transport.write(data)
@@ -477,3 +482,91 @@ def test_closed_before_it_begins(loop, run, tls):
             assert upgraded is None
 
     run(main())
+
+
+@pytest.mark.parametrize("which", ["inner", "outer"])
+def test_tls_in_tls_ends_without_a_warning(loop, run, tls, caplog, which):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            outer = client.transport, server.transport
+            await upgrade(loop, tls, client, server)
+            (client.transport if which == "inner" else outer[0]).close()
+            await client.lost
+            await server.lost
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("end", ["abort", "reset"])
+def test_tls_in_tls_that_ends_at_once(loop, run, tls, end):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            outer = client.transport, server.transport
+            await upgrade(loop, tls, client, server)
+            (client.transport if end == "abort" else outer[0]).abort()
+            assert await client.lost is None
+            await server.lost
+            assert client.transport.is_closing()
+
+    capture(loop)
+    run(main())
+
+
+def test_abort_over_a_transport_of_somebody_else(loop, run, tls):
+    async def main():
+        a, b = socket.socketpair()
+        transport_a, server = await loop.create_connection(Recorder, sock=a)
+        transport_b, client = await loop.create_connection(Recorder, sock=b)
+        server.transport, client.transport = await asyncio.gather(
+            loop.start_tls(Foreign(transport_a), server, tls.server, server_side=True),
+            loop.start_tls(
+                Foreign(transport_b), client, tls.client, server_hostname="localhost"
+            ),
+        )
+        client.transport.abort()
+        assert await client.lost is None
+        await server.lost
+        await settle()
+        assert b.fileno() == -1
+
+    capture(loop)
+    run(main())
+
+
+def test_the_socket_below_is_shut_down_behind_what_was_written(loop, run, tls):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            sock = client.transport.get_extra_info("socket")
+            client.transport.write(b"last words")
+            sock.shutdown(socket.SHUT_WR)
+            assert await server.received(10) == b"last words"
+
+    run(main())
+
+
+WITHOUT_SSL = """
+import sys
+sys.modules["ssl"] = sys.modules["_ssl"] = None
+import asyncio, socket
+async def main():
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, protocol = await loop.create_connection(asyncio.Protocol, sock=ours)
+        try:
+            await loop.start_tls(transport, protocol, None)
+        except RuntimeError as exc:
+            print(exc)
+        transport.close()
+        await asyncio.sleep(0)
+"""
+
+
+def test_a_python_without_ssl(loop_name):
+    factory = "asyncio.SelectorEventLoop"
+    if loop_name == "fastloop":
+        factory = "__import__('fastloop').new_event_loop"
+    source = f"{WITHOUT_SSL}\nasyncio.Runner(loop_factory={factory}).run(main())\n"
+    done = run_python("-c", source)
+    assert done.stdout == "Python ssl module is not available\n"

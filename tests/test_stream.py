@@ -1,4 +1,4 @@
-"""Stream transports: bytes through them, their water marks, reading control, half-close and protocols."""
+"""Stream transports: bytes through them, reading control, half-close and protocols."""
 
 import array
 import contextvars
@@ -139,6 +139,59 @@ def test_order_of_small_and_large_writes(loop, run):
     run(main())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof", "wait"])
+def test_large_writes_in_a_row(loop, run, kind, end):
+    """Whole and in order, also where the end comes in the same turn."""
+    chunks = [pattern(size, size) for size in (20_000, 60_000, 30_000, 17, 20_000)]
+    expected = b"".join(chunks)
+
+    async def main():
+        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
+            for chunk in chunks:
+                protocol.transport.write(KINDS[kind](chunk))
+            if end != "wait":
+                getattr(protocol.transport, end)()
+            assert digest(await in_thread(read_exactly, peer, len(expected))) == digest(
+                expected
+            )
+
+    run(main())
+
+
+def test_nothing_waits_where_nothing_may(loop, run):
+    """The peer has it all before the turn is over."""
+
+    async def main():
+        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
+            protocol.transport.set_write_buffer_limits(high=0)
+            for _ in range(5):
+                protocol.transport.write(bytes(20_000))
+            assert protocol.events == ["made"]
+            assert len(read_exactly(peer, 100_000)) == 100_000
+
+    run(main())
+
+
+def test_what_the_socket_takes_does_not_count(loop, run):
+    """The size is asked between the writes of a row, and after it."""
+
+    async def main():
+        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
+            for _ in range(5):
+                protocol.transport.write(bytes(20_000))
+                assert protocol.transport.get_write_buffer_size() == 0
+            protocol.transport.write(bytes(20_000))
+            protocol.transport.write(bytes(20_000))
+            protocol.transport.set_write_buffer_limits(high=0)
+            protocol.transport.write(b"small")
+            protocol.transport.set_write_buffer_limits(high=0)
+            assert protocol.events == ["made"]
+            assert len(await in_thread(read_exactly, peer, 140_005)) == 140_005
+
+    run(main())
+
+
 def test_thousands_of_small_writes(loop, run):
     # More pieces than one system call may carry.
     chunks = [b"%d," % number for number in range(5000)]
@@ -251,173 +304,6 @@ def test_write_then_a_blocked_loop_in_another_turn(loop, run):
             await turns(2)
             # The loop stands here; the bytes must be in the kernel.
             assert peer.recv(100) == b"before"
-
-    run(main())
-
-
-# Water marks
-
-
-def test_default_limits(loop, run):
-    async def main():
-        async with raw_pair() as (protocol, _):
-            assert protocol.transport.get_write_buffer_limits() == (16384, 65536)
-            assert protocol.transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "limits"),
-    [
-        ({"high": 400}, (100, 400)),
-        ({"low": 100}, (100, 400)),
-        ({"high": 10, "low": 10}, (10, 10)),
-        ({"high": 0}, (0, 0)),
-        ({"high": 1 << 40, "low": 0}, (0, 1 << 40)),
-        ({}, (16384, 65536)),
-        ({"high": 10.0}, (2, 10)),
-        ({"high": 400, "low": 1e2}, (100, 400)),
-        ({"high": float("inf"), "low": 5}, (5, ...)),
-        ({"low": 1 << 70}, (..., ...)),
-    ],
-)
-def test_set_limits(loop, run, kwargs, limits):
-    async def main():
-        async with raw_pair() as (protocol, _):
-            protocol.transport.set_write_buffer_limits(high=1, low=1)
-            assert protocol.transport.set_write_buffer_limits(**kwargs) is None
-            got = protocol.transport.get_write_buffer_limits()
-            for limit, number in zip(limits, got, strict=True):
-                # Without a limit, or with one beyond what any machine has.
-                assert number >= sys.maxsize if limit is ... else number == limit
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"high": 1, "low": 2},
-        {"high": -1},
-        {"low": -1},
-        {"high": 5, "low": -1},
-        {"high": float("nan")},
-        {"high": float("inf")},  # a quarter of it is no number
-    ],
-)
-def test_wrong_limits(loop, run, kwargs):
-    async def main():
-        async with raw_pair() as (protocol, _):
-            with pytest.raises(
-                ValueError, match=r"high \(.*\) must be >= low \(.*\) must be >= 0"
-            ):
-                protocol.transport.set_write_buffer_limits(**kwargs)
-            assert protocol.transport.get_write_buffer_limits() == (16384, 65536)
-
-    run(main())
-
-
-def test_large_write_pauses_at_once(loop, run):
-    size = 100 * 1024 * 1024
-
-    async def main():
-        async with raw_pair() as (protocol, _):
-            protocol.transport.write(bytes(size))
-            assert protocol.events == ["made", "pause"]
-            assert size // 2 < protocol.transport.get_write_buffer_size() <= size
-
-    run(main())
-
-
-def test_pause_and_resume(loop, run):
-    async def main():
-        async with raw_pair(size=8192) as (protocol, peer):
-            transport = protocol.transport
-            for _ in range(3):
-                protocol.events.clear()
-                transport.write(bytes(300_000))
-                transport.write(bytes(300_000))
-                assert protocol.events == ["pause"]
-                assert transport.get_write_buffer_size() > 65536
-                reading = in_thread(read_exactly, peer, 600_000)
-                await protocol.until(lambda: "resume" in protocol.events)
-                assert transport.get_write_buffer_size() <= 16384
-                assert len(await reading) == 600_000
-                assert protocol.events == ["pause", "resume"]
-                assert transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
-def test_many_small_writes_count_at_once(loop, run):
-    async def main():
-        async with raw_pair(size=8192) as (protocol, peer):
-            written = 0
-            while "pause" not in protocol.events:
-                protocol.transport.write(bytes(1000))
-                written += 1000
-                assert written < 1_000_000
-            assert protocol.transport.get_write_buffer_size() > 65536
-            assert len(await in_thread(read_exactly, peer, written)) == written
-            await protocol.until(lambda: "resume" in protocol.events)
-
-    run(main())
-
-
-def test_size_counts_what_the_kernel_has_not_taken(loop, run):
-    async def main():
-        async with raw_pair(size=8192) as (protocol, peer):
-            transport = protocol.transport
-            transport.set_write_buffer_limits(high=10_000_000)
-            transport.write(bytes(1_000_000))
-            await turns()
-            queued = transport.get_write_buffer_size()
-            assert 0 < queued < 1_000_000
-            transport.write(bytes(500))
-            transport.write(bytearray(30_000))
-            assert transport.get_write_buffer_size() == queued + 30_500
-            assert protocol.events == ["made"]
-            # Lower limits hold for what is queued already.
-            transport.set_write_buffer_limits(high=0)
-            assert protocol.events == ["made", "pause"]
-            await in_thread(read_exactly, peer, 1_030_500)
-            await protocol.until(lambda: "resume" in protocol.events)
-            assert transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
-def test_writes_from_resume_writing(loop, run):
-    count = 40
-
-    class Pump(Recorder):
-        left = count
-        paused = False
-
-        def pump(self):
-            while self.left and not self.paused:
-                self.left -= 1
-                self.transport.write(bytes(100_000))
-
-        def pause_writing(self):
-            super().pause_writing()
-            assert not self.paused
-            self.paused = True
-
-        def resume_writing(self):
-            super().resume_writing()
-            assert self.paused
-            self.paused = False
-            self.pump()
-
-    async def main():
-        async with raw_pair(Pump) as (protocol, peer):
-            protocol.pump()
-            assert protocol.left > 0
-            total = 100_000 * count
-            assert len(await in_thread(read_exactly, peer, total)) == total
-            assert protocol.events.count("resume") >= 1
 
     run(main())
 
@@ -562,3 +448,29 @@ def test_callbacks_run_in_the_context_of_the_connection(loop, run):
 
     run(main())
     assert seen == dict.fromkeys(["made", "data", "eof", "lost"], "connecting")
+
+
+def test_writelines_of_what_ends_the_stream(loop, run):
+    """Up to Python 3.11, writelines() is a write() of all of them."""
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            transport = protocol.transport
+
+            def lines():
+                yield b"1"
+                transport.write_eof()
+                yield b"2"
+
+            if sys.version_info >= (3, 12):
+                transport.write_eof()
+                with pytest.raises(RuntimeError, match=r"writelines\(\) after"):
+                    transport.writelines([1])
+                return
+            with pytest.raises(RuntimeError, match=r"write\(\) after write_eof"):
+                transport.writelines(lines())
+            with pytest.raises(TypeError, match="bytes-like object, int found"):
+                transport.writelines([1])
+            assert await in_thread(peer.recv, 10) == b""
+
+    run(main())

@@ -1,13 +1,19 @@
 """What stream transports tell of themselves."""
 
 import asyncio
+import contextlib
+import gc
 import re
 import socket
 import sys
+import tempfile
+import weakref
 
 import pytest
 from iosupport import (
+    Clients,
     Recorder,
+    in_thread,
     is_stock,
     raw_pair,
     tcp_socketpair,
@@ -100,4 +106,85 @@ def test_getters_after_the_end(loop, run):
     # From 3.12 to 3.13 asyncio's writelines() of a lost transport writes to nothing.
     if is_stock(loop) and sys.version_info >= (3, 12):
         pytest.skip("writelines() after the end fails")
+    run(main())
+
+
+def test_the_socket_object_is_interrupted(loop, run):
+    """By a signal's handler, say, between two lines of the socket module."""
+
+    class Interrupted(Exception):
+        pass
+
+    def profile(frame, event, arg):
+        if event == "return" and frame.f_code is socket.socket.__init__.__code__:
+            sys.setprofile(None)
+            raise Interrupted
+
+    async def main():
+        clients = Clients()
+        async with await loop.create_server(clients, "127.0.0.1", 0) as server:
+            with socket.create_connection(server.sockets[0].getsockname()) as peer:
+                (protocol,) = await clients.number(1)
+                transport = protocol.transport
+                outer = sys.getprofile()
+                sys.setprofile(profile)
+                try:
+                    with contextlib.suppress(Interrupted):
+                        transport.get_extra_info("socket")
+                finally:
+                    sys.setprofile(outer)
+                with tempfile.TemporaryFile() as stranger:
+                    transport.write(b"data")
+                    assert await in_thread(peer.recv, 100) == b"data"
+                    assert transport.get_extra_info("socket").fileno() != -1
+                    transport.close()
+                    await protocol.lost
+                    await turns()
+                    assert stranger.read() == b""
+                assert await in_thread(peer.recv, 100) == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", ["shutdown", "dup"])
+def test_the_socket_is_behind_what_was_written(loop, run, way):
+    async def main():
+        ours, peer = tcp_socketpair(socket.AF_INET)
+        with peer:
+            transport, protocol = await loop.create_connection(Recorder, sock=ours)
+            sock = transport.get_extra_info("socket")
+            transport.write(b"written")
+            if way == "dup":
+                with sock.dup() as other:
+                    other.send(b" before")
+                transport.close()
+            else:
+                sock.shutdown(socket.SHUT_WR)
+            await turns()
+            assert peer.recv(100) == (b"written before" if way == "dup" else b"written")
+            assert peer.recv(100) == b""
+            transport.close()
+            await protocol.lost
+            sock.fileno()
+            with pytest.raises(OSError):
+                sock.shutdown(socket.SHUT_WR)
+
+    run(main())
+
+
+def test_the_socket_of_a_transport_that_is_gone(loop, run):
+    async def main():
+        ours, peer = tcp_socketpair(socket.AF_INET)
+        with peer:
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+            sock = transport.get_extra_info("socket")
+            gone = weakref.ref(transport)
+            transport.abort()
+            await turns()
+            del transport
+            gc.collect()
+            assert gone() is None
+            with pytest.raises(OSError):
+                sock.shutdown(socket.SHUT_WR)
+
     run(main())

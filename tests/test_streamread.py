@@ -10,6 +10,7 @@ from iosupport import (
     Recorder,
     digest,
     in_thread,
+    is_stock,
     pattern,
     raw_pair,
     settle,
@@ -204,3 +205,37 @@ def test_get_buffer_may_return_any_buffer(loop, run, make):
 
     run(main())
     assert set(hints) == {-1}
+
+
+@pytest.mark.parametrize("name", ["data_received", "get_buffer", "buffer_updated"])
+def test_protocol_is_switched_while_its_method_is_looked_up(loop, run, name):
+    if name == "get_buffer" and is_stock(loop):
+        pytest.skip("reads into the buffer of the one, and tells the other")
+    base = Recorder if name == "data_received" else BufferedRecorder
+    method = getattr(base, name)
+
+    class Switching(base):
+        def switch(self):
+            self.transport.set_protocol(second)
+            return method.__get__(self)
+
+    setattr(Switching, name, property(Switching.switch))
+
+    async def main():
+        nonlocal second
+        async with raw_pair(Switching) as (first, peer):
+            second = base()
+            second.transport = first.transport
+            peer.send(b"1")
+            await settle()
+            peer.send(b"2")
+            await second.received(1)
+            await settle()
+            peer.send(b"3")
+            await second.received(len(second.data) + 1)
+            assert first.data + second.data == b"123"
+            assert first.data in (b"", b"1")
+            first.transport.set_protocol(first)
+
+    second = None
+    run(main())

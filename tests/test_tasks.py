@@ -76,6 +76,25 @@ def test_unknown_keyword(loop):
     coroutine.close()
 
 
+@pytest.mark.parametrize("keyword", ["eager_start", "loop", "nonsense"])
+def test_keywords_are_those_of_this_python(loop, keyword):
+    def outcome(loop):
+        coroutine = answer()
+        try:
+            return loop.run_until_complete(
+                loop.create_task(coroutine, **{keyword: True})
+            )
+        except TypeError as exc:
+            coroutine.close()
+            return str(exc)
+
+    reference = asyncio.SelectorEventLoop()
+    try:
+        assert outcome(loop) == outcome(reference)
+    finally:
+        reference.close()
+
+
 def test_coro_as_keyword(loop):
     assert loop.run_until_complete(loop.create_task(coro=answer())) == 42
 

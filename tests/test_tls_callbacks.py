@@ -32,6 +32,41 @@ ACTS = {
 }
 
 
+class Failing(Recorder):
+    error = ZeroDivisionError
+
+    def data_received(self, data):
+        raise self.error
+
+
+class Cancelled(Failing):
+    error = asyncio.CancelledError
+
+
+class Exits(Failing):
+    error = GeneratorExit
+
+
+@pytest.mark.parametrize("factory", [Failing, Cancelled, Exits])
+def test_data_received_that_raises(loop, run, tls, factory):
+    """What is no Exception is reported, too, CancelledError included."""
+
+    async def main():
+        async with tls_pair(tls, server_factory=factory) as (client, server):
+            client.transport.write(b"data")
+            assert type(await server.lost) is factory.error
+            await client.lost
+
+    contexts = capture(loop)
+    run(main())
+    message = "Fatal error on SSL protocol"
+    if factory is not Failing:
+        message = "Fatal error: protocol.buffer_updated() call failed."
+    assert [(c["message"], type(c["exception"])) for c in contexts] == [
+        (message, factory.error)
+    ]
+
+
 # Calls of flow control
 
 

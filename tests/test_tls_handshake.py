@@ -311,6 +311,7 @@ def test_failures_of_a_server(loop, run, tls, debug, caplog):
         assert context["message"] == (
             "Error on transport creation for incoming connection"
         )
+        assert isinstance(context["protocol"], Recorder)
 
 
 @pytest.mark.parametrize("turn", range(1, 12))

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 from iosupport import Recorder, capture, digest, is_stock, pattern, settle
-from tlssupport import Buffered, Certificates, tls_peer
+from tlssupport import Buffered, Certificates, tls_pair, tls_peer
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +235,141 @@ def test_room_of_a_buffered_protocol(loop, run, tls, room):
             assert digest(protocol.data) == digest(data + data[: room * 2])
 
     run(main())
+
+
+def test_a_buffered_protocol_without_room(loop, run, tls):
+    if is_stock(loop):
+        pytest.skip("tells the peer's end from it")
+    contexts = capture(loop)
+
+    class Full(Buffered):
+        size = 0
+
+    async def main():
+        async with tls_peer(tls, Full) as (protocol, peer):
+            await peer.send(peer.encrypt(b"x"))
+            assert isinstance(await protocol.lost, RuntimeError)
+
+    run(main())
+    messages = [str(context["exception"]) for context in contexts]
+    assert messages == ["get_buffer() returned an empty buffer"]
+    contexts.clear()
+
+
+# Contexts with an SSL object of their own
+
+
+def counted(context, seen):
+    """Have context make an SSL object with methods of its own."""
+
+    class Counted(ssl.SSLObject):
+        def read(self, *args):
+            data = super().read(*args)
+            seen.append(("read", data if isinstance(data, int) else len(data)))
+            return data
+
+        def write(self, data):
+            size = super().write(data)
+            seen.append(("write", size))
+            return size
+
+    context.sslobject_class = Counted
+    return context
+
+
+@pytest.mark.parametrize("pending", [-5, 0, 2**63 - 1, None])
+def test_an_ssl_object_that_miscounts(loop, run, tls, pending):
+    """Nobody has to ask it what is left of a record that was read in part."""
+
+    class Miscounting(ssl.SSLObject):
+        def read(self, size=1024, buffer=None):
+            size = min(size, 10)
+            return super().read(size, buffer) if buffer else super().read(size)
+
+        def pending(self):
+            return pending
+
+    class Ten(Buffered):
+        def get_buffer(self, sizehint):
+            super().get_buffer(sizehint)
+            self.buffer = bytearray(10)
+            return memoryview(self.buffer)
+
+    context = tls.client_context()
+    context.sslobject_class = Miscounting
+
+    async def main():
+        for factory in (Recorder, Ten):
+            async with tls_pair(tls, factory, client=context) as (ours, theirs):
+                theirs.transport.write(pattern(1000))
+                assert digest(await ours.received(1000)) == digest(pattern(1000))
+
+    run(main())
+
+
+@pytest.mark.parametrize("factory", [Recorder, Buffered])
+def test_an_ssl_object_of_its_own(loop, run, tls, factory):
+    seen = []
+    client = counted(tls.client_context(), seen)
+    data = pattern(100_000)
+
+    async def main():
+        async with tls_pair(tls, factory, Recorder, client=client) as (ours, theirs):
+            ours.transport.write(b"hello")
+            assert await theirs.received(5) == b"hello"
+            ours.transport.write(data)
+            assert digest((await theirs.received(100_005))[5:]) == digest(data)
+            theirs.transport.write(data)
+            assert digest(await ours.received(100_000)) == digest(data)
+            ours.transport.close()
+            assert await ours.lost is None
+            await theirs.lost
+
+    run(main())
+    assert sum(size for what, size in seen if what == "write") == 100_005
+    assert sum(size for what, size in seen if what == "read") == 100_000
+
+
+@pytest.mark.parametrize("factory", [Recorder, Buffered])
+@pytest.mark.parametrize("told", ["text", [], 1 << 40, -1])
+def test_an_ssl_object_that_reads_nonsense(loop, run, tls, factory, told):
+    """It ends its connection, and no other."""
+
+    class Lying(ssl.SSLObject):
+        def read(self, *args):
+            super().read(*args)
+            return told
+
+    check_nonsense(loop, run, tls, factory, Lying, lambda ours, theirs: theirs)
+
+
+@pytest.mark.parametrize("told", ["text", 1 << 40, -1])
+def test_an_ssl_object_that_writes_nonsense(loop, run, tls, told):
+    class Lying(ssl.SSLObject):
+        def write(self, data):
+            super().write(data)
+            return told
+
+    check_nonsense(loop, run, tls, Recorder, Lying, lambda ours, theirs: ours)
+
+
+def check_nonsense(loop, run, tls, factory, cls, writer):
+    if is_stock(loop):
+        pytest.skip("believes it")
+    contexts = capture(loop)
+    context = tls.client_context()
+    context.sslobject_class = cls
+
+    async def main():
+        async with tls_pair(tls, factory, Recorder, client=context) as (ours, theirs):
+            writer(ours, theirs).transport.write(b"hello")
+            assert isinstance(await ours.lost, (TypeError, ValueError, OverflowError))
+            await theirs.lost
+        async with tls_pair(tls) as (ours, theirs):
+            theirs.transport.write(b"hello")
+            assert await ours.received(5) == b"hello"
+
+    run(main())
+    assert len(contexts) == 1
+    assert isinstance(contexts[0]["exception"], (TypeError, ValueError, OverflowError))
+    contexts.clear()

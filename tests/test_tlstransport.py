@@ -10,6 +10,7 @@ import pytest
 from iosupport import (
     Recorder,
     capture,
+    is_stock,
 )
 from tlssupport import Certificates, tls_pair
 
@@ -116,3 +117,111 @@ def test_exception_out_of_data_received(loop, run, tls, exc):
     assert [context["exception"] for context in contexts] == (
         [] if exc is OSError else [error]
     )
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "limits"),
+    [
+        (None, None, (64 * 1024, 256 * 1024)),
+        (None, 1000, (1000, 4000)),
+        (4000, None, (1000, 4000)),
+        (4000, 0, (0, 4000)),
+    ],
+)
+def test_read_buffer_limits(loop, run, tls, high, low, limits):
+    async def main():
+        async with tls_pair(tls) as (client, _):
+            client.transport.set_read_buffer_limits(1, 1)
+            client.transport.set_read_buffer_limits(high=high, low=low)
+            assert client.transport.get_read_buffer_size() == 0
+            assert client.transport.get_read_buffer_limits() == limits
+
+    run(main())
+
+
+def test_another_transport_below(loop, run, tls):
+    """Whoever calls connection_made() again: nothing remains of the transport before."""
+    if is_stock(loop):
+        pytest.skip("its transport is no protocol")
+
+    class Below(asyncio.Transport):
+        def is_closing(self):
+            return False
+
+        def write(self, data):
+            pass
+
+        def abort(self):
+            pass
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            transport = client.transport
+            before = transport._transport
+            plain = Recorder()
+            before.set_protocol(plain)
+            transport.connection_made(Below())
+            before.abort()
+            await server.lost
+            await plain.lost
+            del before
+            gc.collect()
+            assert not transport.is_closing()
+            transport.write(b"data")
+            client.lost.set_result(None)
+            transport.abort()
+
+    run(main())
+
+
+def test_wrong_limits(loop, run, tls):
+    async def main():
+        async with tls_pair(tls) as (client, _):
+            transport = client.transport
+            for limit in (
+                transport.set_read_buffer_limits,
+                transport.set_write_buffer_limits,
+            ):
+                with pytest.raises(
+                    ValueError, match=r"high \(1\) must be >= low \(2\)"
+                ):
+                    limit(1, 2)
+                with pytest.raises(ValueError, match=r"must be >= 0"):
+                    limit(1, -1)
+                with pytest.raises(TypeError):
+                    limit(1, 2, 3)
+                with pytest.raises(TypeError):
+                    limit(other=1)
+            with pytest.raises(TypeError):
+                transport.get_extra_info()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "limits"),
+    [
+        (1e6, None, (250_000, 1_000_000)),
+        (10.5, 3.5, (3, 10)),
+        (None, 2.5, (2, 10)),
+        (True, None, (0, 1)),
+    ],
+)
+def test_read_buffer_limits_that_are_fractions(loop, run, tls, high, low, limits):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            client.transport.set_read_buffer_limits(high, low)
+            kept = client.transport.get_read_buffer_limits()
+            assert tuple(int(limit) for limit in kept) == limits
+            if not is_stock(loop):
+                assert kept == limits
+            server.transport.write(b"data")
+            assert await client.received(4) == b"data"
+            with pytest.raises(
+                ValueError, match=r"high \(1\.5\) must be >= low \(2\.5\)"
+            ):
+                client.transport.set_read_buffer_limits(1.5, 2.5)
+            with pytest.raises(TypeError):
+                client.transport.set_read_buffer_limits("1")
+
+    run(main())

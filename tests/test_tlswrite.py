@@ -1,5 +1,6 @@
 """Writing on TLS transports."""
 
+import array
 import asyncio
 import io
 
@@ -7,6 +8,7 @@ import pytest
 from iosupport import (
     Echo,
     digest,
+    is_stock,
     pattern,
     settle,
 )
@@ -79,8 +81,37 @@ def test_wrong_data(loop, run, tls):
                 TypeError, match="expecting a bytes-like instance, got str"
             ):
                 client.transport.write("text")
+            if not is_stock(loop):  # which closes the connection, and says nothing
+                with pytest.raises(TypeError, match=r"item 1: .* str found"):
+                    client.transport.writelines([b"x", "text"])
             client.transport.write(b"fine")
             assert await client.received(4) == b"fine"
+
+    run(main())
+
+
+def test_buffers_of_other_kinds(loop, run, tls):
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            client.transport.writelines([bytearray(b"ab"), memoryview(b"cd"), b"ef"])
+            assert await server.received(6) == b"abcdef"
+            client.transport.write(memoryview(array.array("I", [0x61616161])))
+            assert await server.received(10) == b"abcdefaaaa"
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_a_view_with_gaps(loop, run, tls, size):
+    if is_stock(loop):
+        pytest.skip("hands it to OpenSSL, which wants bytes in a row")
+
+    data = pattern(2 * size)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            client.transport.write(memoryview(data)[::2])
+            assert await server.received(size) == data[::2]
 
     run(main())
 

@@ -5,10 +5,13 @@ import contextlib
 import gc
 import os
 import socket
+import traceback
+import warnings
 import weakref
 
 import pytest
 from iosupport import (
+    Recorder,
     endpoint,
     in_thread,
     is_stock,
@@ -311,3 +314,61 @@ def test_a_factory_that_closes_the_socket(loop, run, kind):
     }[kind]
     with peer, pytest.raises(ValueError, match="descriptor"):
         run(create(factory, sock=sock))
+
+
+def test_a_warning_that_is_an_error_has_nobody_to_go_to(loop_factory, unraisable):
+    loop = loop_factory()
+    ours, theirs = socket.socketpair()
+
+    async def main():
+        return (await loop.create_connection(asyncio.Protocol, sock=ours))[0]
+
+    with theirs:
+        transport = loop.run_until_complete(main())
+        loop.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            del transport
+            gc.collect()
+        assert unraisable
+        assert {seen.exc_type for seen in unraisable} == {ResourceWarning}
+        assert any("unclosed transport" in str(seen.exc_value) for seen in unraisable)
+    ours.close()
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_one_that_cannot_be_started_is_told_to_nobody(loop, run, monkeypatch, made):
+    """Where memory is out behind a part of what is to be scheduled for it."""
+    if is_stock(loop):
+        pytest.skip("calls connection_made(), and never connection_lost()")
+    calls = 0
+
+    def walk_stack(frame, original=traceback.walk_stack):
+        # In debug mode, whatever is scheduled asks who is calling.
+        nonlocal calls
+        calls += 1
+        if calls > made:
+            raise MemoryError
+        return original(frame)
+
+    async def main():
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        with ours, peer:
+            waiter = loop.create_future()
+            protocol = Recorder()
+            with monkeypatch.context() as patch:
+                patch.setattr(traceback, "walk_stack", walk_stack)
+                with pytest.raises(MemoryError):
+                    loop._make_socket_transport(ours, protocol, waiter)
+            await turns()
+            assert calls == made + 1
+            assert not protocol.made.done()
+            assert not waiter.done()
+            transport = loop._make_socket_transport(ours, protocol, waiter)
+            await waiter
+            transport.close()
+            await protocol.lost
+
+    loop.set_debug(True)
+    run(main())

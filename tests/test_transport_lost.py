@@ -183,23 +183,6 @@ def test_write_eof_after_an_unseen_reset_loses_no_data_of_the_peer(loop, run):
     run(main())
 
 
-def test_writes_after_a_loss_are_dropped_with_one_warning_after_five(loop, run, caplog):
-    async def main():
-        async with raw_pair(tcp=True) as (protocol, _):
-            protocol.transport.abort()
-            for _ in range(5):
-                protocol.transport.write(b"x")
-            assert caplog.messages in (
-                [],  # abort() counts as one
-                ["socket.send() raised exception."],
-            )
-            protocol.transport.write(b"x")
-            assert "socket.send() raised exception." in caplog.messages
-            assert protocol.transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
 def test_drain_after_the_loss_raises(loop, run):
     async def main():
         ours, peer = socket.socketpair()

@@ -59,6 +59,14 @@ def test_one_turn_reads_what_is_there(loop, pair):
     loop.run_until_complete(asyncio.sleep(0))
 
 
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
 def connect(loop, sock, protocol):
     return loop.run_until_complete(loop.create_connection(lambda: protocol, sock=sock))[
         0
@@ -187,9 +195,9 @@ def test_timers_stand_behind_what_has_come(loop, pair, busy):
     end(loop, transport)
 
 
-def test_readers_stand_behind_what_is_ready(loop, pair):
+def test_readers_stand_behind_what_is_ready(loop, pair, pipe):
     ours, theirs = pair
-    reading, writing = os.pipe()
+    reading, writing = pipe
     calls = []
     transport = connect(loop, ours, Recorder(calls))
 
@@ -206,13 +214,11 @@ def test_readers_stand_behind_what_is_ready(loop, pair):
     assert sorted(calls[1:]) == [b"data", b"pipe"]
     loop.remove_reader(reading)
     end(loop, transport)
-    os.close(reading)
-    os.close(writing)
 
 
-def test_what_has_come_outlives_an_exit(loop, pair):
+def test_what_has_come_outlives_an_exit(loop, pair, pipe):
     ours, theirs = pair
-    reading, writing = os.pipe()
+    reading, writing = pipe
     calls = []
     transport = connect(loop, ours, Recorder(calls))
 
@@ -223,7 +229,8 @@ def test_what_has_come_outlives_an_exit(loop, pair):
         loop.remove_reader(reading)
         calls.append(os.read(reading, 10))
 
-    for times in range(2):
+    for _ in range(2):
+        calls.clear()
         theirs.sendall(b"data")
         os.write(writing, b"pipe")
         loop.add_reader(reading, read)
@@ -233,12 +240,8 @@ def test_what_has_come_outlives_an_exit(loop, pair):
         assert calls == []
         loop.call_soon(loop.stop)
         loop.run_forever()
-        if times == 0:
-            assert sorted(calls) == [b"data", b"pipe"]
-            calls.clear()
+        assert sorted(calls) == [b"data", b"pipe"]
     end(loop, transport)
-    os.close(reading)
-    os.close(writing)
 
 
 def test_a_write_between_two_runs_leaves_at_once(loop, pair):
@@ -264,6 +267,61 @@ def test_a_pipe_s_write_between_two_runs_leaves_at_once(loop):
         loop.run_until_complete(asyncio.sleep(0))
     finally:
         os.close(reader)
+
+
+@pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
+def test_what_was_written_before_an_exit_has_left(loop, pair, pipe, exc):
+    ours, theirs = pair
+    reading, writing = pipe
+    stream = connect(loop, ours, asyncio.Protocol())
+    file = os.fdopen(os.dup(writing), "wb", 0)
+    writer, _ = loop.run_until_complete(
+        loop.connect_write_pipe(asyncio.BaseProtocol, file)
+    )
+
+    def leave():
+        stream.write(b"stream")
+        writer.write(b"pipe")
+        raise exc
+
+    loop.call_soon(leave)
+    with pytest.raises(exc):
+        loop.run_forever()
+    theirs.setblocking(False)
+    os.set_blocking(reading, False)
+    assert theirs.recv(10) == b"stream"
+    assert os.read(reading, 10) == b"pipe"
+    end(loop, stream, writer)
+
+
+def test_what_is_sent_behind_an_exit_may_leave_with_another(loop, pair):
+    """error_received() is called at once, or when the datagrams of the turn leave."""
+
+    class Datagrams(asyncio.DatagramProtocol):
+        def error_received(self, exc):
+            raise KeyboardInterrupt
+
+    stream = connect(loop, pair[0], asyncio.Protocol())
+    datagrams, _ = loop.run_until_complete(
+        loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", 0))
+    )
+    name = datagrams.get_extra_info("sockname")
+
+    def leave():
+        stream.write(b"data")
+        datagrams.sendto(b"at once", name)
+        try:
+            datagrams.sendto(bytes(65508), name)  # a byte too much
+        finally:
+            raise SystemExit
+
+    loop.call_soon(leave)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as left:
+        loop.run_forever()
+    seen = {left.type, type(left.value.__context__)}
+    assert seen == {SystemExit, KeyboardInterrupt}
+    assert pair[1].recv(10) == b"data"
+    end(loop, stream, datagrams)
 
 
 def test_add_callback(loop):

@@ -1,16 +1,20 @@
 """Datagram endpoints: UDP over IPv4 and IPv6 and Unix datagram sockets."""
 
+import asyncio
 import errno
 import socket
 
 import pytest
 from iosupport import (
     DatagramRecorder,
+    capture,
     endpoint,
     left_to_the_collector,
+    link_question,
     name_of,
     pattern,
     plain_udp,
+    settle,
     turns,
 )
 
@@ -254,3 +258,66 @@ def test_factory_that_raises(loop, run):
 
     with left_to_the_collector(loop):
         run(main())
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "AF_NETLINK"),
+    reason="a family that needs the socket's own words",
+)
+@pytest.mark.parametrize(
+    ("received", "error"),
+    [
+        ((b"data", "address"), None),
+        ([b"data", "address"], None),
+        ((b"data",), ValueError),
+        ((b"data", "address", 3), ValueError),
+        (None, TypeError),
+        (5, TypeError),
+    ],
+    ids=str,
+)
+def test_what_a_socket_of_another_family_receives(loop, run, received, error):
+    """recvfrom() of a class of the program's own may return anything."""
+
+    class Odd(socket.socket):
+        def recvfrom(self, size):
+            super().recvfrom(size)
+            return received
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, address):
+            ended.set_result((data, address))
+
+        def error_received(self, exc):
+            ended.set_exception(exc)
+
+        def connection_lost(self, exc):
+            if not ended.done():
+                ended.set_result(exc)
+
+    async def main():
+        nonlocal ended
+        ended = loop.create_future()
+        try:
+            sock = Odd(socket.AF_NETLINK, socket.SOCK_DGRAM)
+        except OSError:
+            pytest.skip("no netlink here")
+        sock.bind((0, 0))
+        transport, _ = await loop.create_datagram_endpoint(Protocol, sock=sock)
+        transport.sendto(link_question(1), (0, 0))
+        result = await ended
+        if error is None:
+            assert result == (b"data", "address")
+            assert contexts == []
+        else:
+            assert type(result) is error
+            assert transport.is_closing()
+            (context,) = contexts
+            assert context["message"] == "Fatal read error on datagram transport"
+            assert context["exception"] is result
+        transport.close()
+        await settle()
+
+    ended = None
+    contexts = capture(loop)
+    run(main())

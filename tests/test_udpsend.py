@@ -1,12 +1,18 @@
 """Datagrams as they are sent."""
 
+import asyncio
+import contextlib
 import errno
 import re
+import socket
+import struct
+import sys
 
 import pytest
 from iosupport import (
     capture,
     endpoint,
+    link_question,
     name_of,
     plain_udp,
     turns,
@@ -119,3 +125,224 @@ def test_one_bad_datagram_of_a_batch(loop, run):
             assert [exc.errno for exc in a.errors] == [errno.EMSGSIZE] * 2
 
     run(main())
+
+
+def test_arguments_by_name(loop, run):
+    async def main():
+        async with endpoint(**LOCAL) as protocol:
+            with plain_udp() as sock:
+                sendto = protocol.transport.sendto
+                sendto(addr=sock.getsockname(), data=b"1")
+                sendto(b"2", addr=sock.getsockname())
+                await turns(2)
+                assert sock.recv(10) == b"1"
+                assert sock.recv(10) == b"2"
+                with pytest.raises(TypeError, match=r"missing .* argument: 'data'"):
+                    sendto(addr=None)
+                with pytest.raises(TypeError, match=r"unexpected keyword .* 'other'"):
+                    sendto(b"3", other=None)
+                with pytest.raises(TypeError, match=r"multiple values .* 'data'"):
+                    sendto(b"3", None, data=b"3")
+                with pytest.raises(TypeError, match=r"takes .* \(?[34] (were )?given"):
+                    sendto(b"3", None, 4)
+
+    run(main())
+
+
+def sequence_of(answer):
+    return struct.unpack_from("=IHHII", answer)[3]
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_netlink(loop, run, connected):
+    """Addresses of a family of which only the socket module knows the form."""
+    kernel = (0, 0)
+
+    async def main():
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind((0, 0))
+        if connected:
+            sock.connect(kernel)
+        async with endpoint(sock=sock) as protocol:
+            transport = protocol.transport
+            assert transport.get_extra_info("sockname") == sock.getsockname()
+            for sequence in range(1, 6):
+                transport.sendto(link_question(sequence), None if connected else kernel)
+            await protocol.count(5)
+            answers = [sequence_of(data) for data, _ in protocol.datagrams]
+            assert answers == [1, 2, 3, 4, 5]
+            assert {address for _, address in protocol.datagrams} == {kernel}
+
+    run(main())
+
+
+def test_refused_by_an_audit_hook(run_script):
+    """As an error of the socket's: the endpoint stays open."""
+    result = run_script(
+        """
+        def hook(event, args):
+            if event == "socket.sendto" and refusing:
+                raise PermissionError("not there")
+
+        class Protocol(asyncio.DatagramProtocol):
+            def error_received(self, exc):
+                print("error", repr(exc))
+
+            def connection_lost(self, exc):
+                print("lost", repr(exc))
+
+        async def main():
+            global refusing
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(
+                Protocol, ("127.0.0.1", 0)
+            )
+            refusing = True
+            for _ in range(2):
+                transport.sendto(b"data", ("127.0.0.1", 9))
+            refusing = False
+            print(transport.is_closing(), transport.get_write_buffer_size())
+            transport.close()
+            await asyncio.sleep(0.01)
+
+        import asyncio, sys
+        refusing = False
+        sys.addaudithook(hook)
+        run(main())
+        """
+    )
+    error = "error PermissionError('not there')\n"
+    assert result.stdout == error * 2 + "False 0\nlost None\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no __buffer__() in Python")
+def test_data_whose_buffer_sends_others(loop, run, tmp_path):
+    """The one that fills the queue to its room is queued while another is about to be."""
+    path = str(tmp_path / "slow")
+
+    class Sending(bytearray):
+        def __buffer__(self, flags):
+            if sends:
+                transport.sendto(sends.pop())
+            return super().__buffer__(flags)
+
+    async def main():
+        nonlocal transport
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(path)
+            sock.setblocking(False)
+            async with endpoint(remote_addr=path, family=socket.AF_UNIX) as protocol:
+                transport = protocol.transport
+                while transport.get_write_buffer_size() == 0:
+                    transport.sendto(b"first")
+                for number in range(62):
+                    transport.sendto(b"%d" % number)
+                sends.append(b"within")
+                transport.sendto(Sending(b"last"))
+                seen = []
+                while b"last" not in seen:
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            seen.append(sock.recv(100))
+                    await asyncio.sleep(0.001)
+                numbers = [b"%d" % number for number in range(62)]
+                assert seen[-64:] == [*numbers, b"within", b"last"]
+                assert set(seen[:-64]) == {b"first"}
+
+    transport = None
+    sends = []
+    run(main())
+
+
+def test_audit_hook_that_says_it_would_block(run_script):
+    """As the socket's own word: the datagram waits, and is tried again."""
+    result = run_script(
+        """
+        def hook(event, args):
+            global refusals
+            if event == "socket.sendto" and refusals > 0:
+                refusals -= 1
+                raise refusing("not now")
+
+        class Protocol(asyncio.DatagramProtocol):
+            def datagram_received(self, data, address):
+                print(data.decode())
+                done.set_result(None)
+
+            def error_received(self, exc):
+                print("error", repr(exc))
+
+        async def main():
+            global refusals, refusing, done
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(
+                Protocol, ("127.0.0.1", 0)
+            )
+            address = transport.get_extra_info("sockname")
+            for refusing in (BlockingIOError, InterruptedError):
+                refusals, done = 3, loop.create_future()
+                transport.sendto(refusing.__name__.encode(), address)
+                print(transport.get_write_buffer_size() > 0)
+                await done
+                print(refusals)
+            transport.close()
+            await asyncio.sleep(0.01)
+
+        import asyncio, sys
+        refusals = 0
+        sys.addaudithook(hook)
+        run(main())
+        """
+    )
+    assert result.stdout == "True\nBlockingIOError\n0\nTrue\nInterruptedError\n0\n"
+
+
+@pytest.mark.parametrize("by_hook", [True, False])
+def test_an_error_behind_the_end(run_script, loop_name, by_hook):
+    """What refuses the datagram has closed the endpoint and taken turns before."""
+    if loop_name != "fastloop":
+        pytest.skip("asyncio's loop takes no turns within a callback")
+    result = run_script(
+        f"""
+        import asyncio, socket, sys
+        by_hook = {by_hook}
+
+        def refuse():
+            transport.abort()
+            while not lost:
+                loop.run_once(0)
+            raise OSError("too late")
+
+        def hook(event, args):
+            if by_hook and event == "socket.sendto" and not lost:
+                refuse()
+
+        class Own(socket.socket):
+            def sendto(self, *args):
+                refuse()
+
+        class Protocol(asyncio.DatagramProtocol):
+            def error_received(self, exc):
+                print("error", repr(exc))
+
+            def connection_lost(self, exc):
+                lost.append(exc)
+
+        async def main():
+            global loop, transport
+            loop = asyncio.get_running_loop()
+            sock = (socket.socket if by_hook else Own)(type=socket.SOCK_DGRAM)
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+            transport, _ = await loop.create_datagram_endpoint(Protocol, sock=sock)
+            transport.sendto(b"data", ("127.0.0.1", 9))
+            print(lost, transport)
+
+        lost = []
+        sys.addaudithook(hook)
+        run(main())
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("[None] <DatagramTransport closed fd=")

@@ -265,6 +265,44 @@ def test_every_loop(loop):
     assert not watching_threads()
 
 
+def test_the_last_one_for_every_loop_counts(loop):
+    reports = queue.SimpleQueue()
+    first = fastloop.watchdog(THRESHOLD, lambda block: reports.put("first"))
+    second = fastloop.watchdog(THRESHOLD, lambda block: reports.put("second"))
+    try:
+        loop.call_soon(block)
+        loop.run_until_complete(asyncio.sleep(0))
+        assert reports.get(timeout=TIMEOUT) == "second"
+    finally:
+        second.stop()
+        first.stop()
+    wait_until(lambda: not watching_threads())
+
+
+@pytest.mark.parametrize("which", ["daemons", "all"])
+def test_no_thread_can_be_started(which):
+    """As in a subinterpreter without daemons, or at a limit of the system."""
+    done = run_script(
+        f"""
+        import threading, fastloop
+        start = threading.Thread.start
+        def refuse(self):
+            if self.daemon or {which!r} == "all":
+                raise RuntimeError("can't start new thread")
+            start(self)
+        threading.Thread.start = refuse
+        fastloop.watchdog(0.1)
+        async def main():
+            names = [thread.name for thread in threading.enumerate()]
+            print("fastloop-watchdog" in names)
+        run(main())
+        """
+    )
+    assert done.stdout == f"{which == 'daemons'}\n"
+    told = "No watchdog for" in done.stderr
+    assert told is (which == "all")
+
+
 def run_script(source, **keywords):
     return run_any_script(source, "fastloop", **keywords)
 
@@ -355,6 +393,130 @@ def test_the_gil_is_held_and_stderr_tells_in_time():
         finally:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.skipif(not has_gil(), reason="there is no GIL to hold")
+def test_c_code_with_the_gil_below_many_frames():
+    """faulthandler shows a hundred of them: the loop's own are not among those."""
+    done = run_script(
+        """
+        import ctypes, queue, fastloop
+        reports = queue.SimpleQueue()
+        def deep(n):
+            ctypes.PyDLL(None).usleep(900_000) if n == 0 else deep(n - 1)
+        async def main():
+            with fastloop.watchdog(0.1, reports.put):
+                await asyncio.sleep(0)
+                deep(200)
+                block = await asyncio.to_thread(reports.get)
+                print(block.name, len(block.stack), block.gil_was_held)
+        run(main())
+        """
+    )
+    assert done.stdout == "deep 100 True\n"
+
+
+@pytest.mark.skipif(not has_gil(), reason="there is no GIL to hold")
+def test_c_code_with_the_gil_among_many_threads():
+    """And a hundred threads, the youngest."""
+    done = run_script(
+        """
+        import ctypes, queue, threading, fastloop
+        reports = queue.SimpleQueue()
+        leave = threading.Event()
+        threads = [threading.Thread(target=leave.wait) for _ in range(120)]
+        async def main():
+            for thread in threads:
+                thread.start()
+            with fastloop.watchdog(0.1, reports.put):
+                await asyncio.sleep(0)
+                ctypes.PyDLL(None).usleep(900_000)
+                block = await asyncio.to_thread(reports.get)
+                print(block.name, block.source, block.stack, block.gil_was_held)
+            leave.set()
+        run(main())
+        """
+    )
+    assert done.stdout == "something that cannot be told  () True\n"
+
+
+def test_a_task_that_was_told_of_is_let_go():
+    """Once its block is over, the watchdog does not keep it."""
+    done = run_script(
+        """
+        import gc, queue, time, weakref, fastloop
+        told = queue.SimpleQueue()
+        async def blocks():
+            time.sleep(0.4)
+        async def main():
+            with fastloop.watchdog(0.1, lambda block: told.put(block.over)):
+                task = weakref.ref(asyncio.create_task(blocks()))
+                while not await asyncio.to_thread(told.get):
+                    pass
+                while task() is not None:
+                    gc.collect()
+                    await asyncio.sleep(0.001)
+                print("gone")
+        run(main())
+        """
+    )
+    assert done.stdout == "gone\n"
+
+
+def test_a_block_of_which_nothing_is_known():
+    block = fastloop.Block(False, 1.5, "something", "", (), False, 1, None)
+    assert str(block) == "Loop is blocked for 1.500 s by now, by something"
+
+
+def test_no_descriptor_is_left():
+    """The program runs on, and is watched."""
+    done = run_script(
+        """
+        import os, queue, resource, time
+        import fastloop
+        reports = queue.SimpleQueue()
+        fastloop.watchdog(0.1, reports.put)
+        loop = new_event_loop()
+        async def main():
+            await asyncio.sleep(0)
+            time.sleep(0.3)
+            await asyncio.sleep(0)
+            print(reports.get(timeout=30).over, reports.get(timeout=30).over)
+        free = [os.open("/dev/null", os.O_RDONLY) for _ in range(2)]
+        limit = free[-1] + 1  # two for the pair that signals wake the loop with
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        for fd in free:
+            os.close(fd)
+        loop.run_until_complete(main())
+        loop.close()
+        """
+    )
+    assert done.stdout == "False True\n"
+
+
+def test_no_signal_is_free():
+    """The program has them all: the watchdog takes none, and tells of blocks still."""
+    done = run_script(
+        """
+        import queue, signal, time
+        import fastloop
+        taken = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+        def handler(*args):
+            pass
+        for signum in taken:
+            signal.signal(signum, handler)
+        reports = queue.SimpleQueue()
+        async def main():
+            with fastloop.watchdog(0.1, reports.put):
+                await asyncio.sleep(0)
+                time.sleep(0.3)
+                await asyncio.sleep(0)
+                print(reports.get(timeout=30).over, reports.get(timeout=30).over)
+        run(main())
+        print(all(signal.getsignal(signum) is handler for signum in taken))
+        """
+    )
+    assert done.stdout == "False True\nTrue\n"
 
 
 def test_no_signal_is_left_with_a_handler():

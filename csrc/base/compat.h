@@ -63,8 +63,10 @@
 #define FL_WRITE_TYPE_ERROR "data argument must be a bytes-like object, not '%U'"
 #endif
 
-/* writelines() is a method of its own, by name, since 3.12. */
-#define FL_WRITELINES_NAME (PY_VERSION_HEX >= 0x030C0000 ? "writelines" : "write")
+/* writelines() is a method of its own, by name, since 3.12; before, it joins what it
+ * was given, and then writes. */
+#define FL_WRITELINES_JOINS (PY_VERSION_HEX < 0x030C0000)
+#define FL_WRITELINES_NAME (FL_WRITELINES_JOINS ? "write" : "writelines")
 
 /* Empty datagrams are sent since 3.13. */
 #define FL_UDP_SENDS_EMPTY (PY_VERSION_HEX >= 0x030D0000)

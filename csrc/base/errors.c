@@ -13,11 +13,29 @@ fl_errors_fatal(void)
            PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
 }
 
+/* asyncio does that where it handles the exception: sys.exc_info() and what asks for
+ * it, such as logging.exception(), find it, and what the handler raises has it as
+ * context. */
 static int
-errors_call_handler(FlState *st, PyObject *loop, PyObject *context)
+errors_call_handler(FlState *st, PyObject *loop, PyObject *context, PyObject *exc)
 {
+    /* _fatal_error() and its like are given anything. */
+    if (exc != NULL && !PyExceptionInstance_Check(exc)) {
+        exc = NULL;
+    }
+    /* As it is, NULL or None included: PyErr_GetHandledException() would look further,
+     * and leave what it finds with a coroutine that we are called in. */
+    PyObject *outer = NULL;
+    if (exc != NULL) {
+        outer = Py_XNewRef(PyThreadState_Get()->exc_info->exc_value);
+        PyErr_SetHandledException(exc);
+    }
     PyObject *result =
         PyObject_CallMethodOneArg(loop, st->str_call_exception_handler, context);
+    if (exc != NULL) {
+        PyErr_SetHandledException(outer);
+        Py_XDECREF(outer);
+    }
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -45,7 +63,7 @@ fl_errors_report(FlState *st, PyObject *loop, PyObject *message, ...)
     }
     va_end(pairs);
     if (rc == 0) {
-        rc = errors_call_handler(st, loop, context);
+        rc = errors_call_handler(st, loop, context, exc);
     }
 done:
     Py_XDECREF(context);
@@ -78,7 +96,7 @@ fl_errors_report_exception(FlState *st, PyObject *loop, const char *message,
     if (exc != NULL && PyDict_SetItem(context, st->str_exception, exc) < 0) goto done;
     if (value != NULL && PyDict_SetItem(context, key, value) < 0) goto done;
     if (value2 != NULL && PyDict_SetItem(context, key2, value2) < 0) goto done;
-    rc = errors_call_handler(st, loop, context);
+    rc = errors_call_handler(st, loop, context, exc);
 done:
     Py_XDECREF(context);
     Py_XDECREF(text);
@@ -100,5 +118,8 @@ fl_errors_from_uv(int code)
 PyObject *
 fl_errors_new_os_error(int code)
 {
-    return PyObject_CallFunction(PyExc_OSError, "is", code, strerror(code));
+    const char *text = strerror(code); /* in the words and letters of the locale */
+    PyObject *shown = PyUnicode_DecodeLocale(text, "surrogateescape");
+    if (shown == NULL) return NULL;
+    return PyObject_CallFunction(PyExc_OSError, "iN", code, shown);
 }

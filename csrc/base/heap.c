@@ -115,8 +115,8 @@ fl_heap_take_last(FlHeap *heap, void *item)
     return true;
 }
 
-void
-fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
+void **
+fl_heap_filter(FlHeap *heap, bool (*keep)(void *), size_t *count)
 {
     FlHeapEntry *entries = heap->entries;
     size_t length = heap->length;
@@ -124,10 +124,9 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
     for (size_t i = 0; i < length; i++) {
         refused += !keep(entries[i].item);
     }
-    if (refused == 0) return;
-    /* drop() may run destructors that push, so the refused leave the array first. */
-    void **dropped = malloc(refused * sizeof(void *));
-    if (dropped == NULL) return; /* they stay until the next pass */
+    if (refused == 0) return NULL;
+    void **taken = malloc(refused * sizeof(void *));
+    if (taken == NULL) return NULL; /* they stay until the next pass */
 
     size_t kept = 0;
     size_t out = 0;
@@ -137,7 +136,7 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
             entries[kept++] = entries[i];
         }
         else {
-            dropped[out++] = entries[i].item;
+            taken[out++] = entries[i].item;
         }
     }
     heap->length = kept;
@@ -149,10 +148,8 @@ fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *))
     if (heap_is_roomy(heap)) {
         heap_shrink(heap);
     }
-    for (size_t i = 0; i < out; i++) {
-        drop(dropped[i]);
-    }
-    free(dropped);
+    *count = out;
+    return taken;
 }
 
 void

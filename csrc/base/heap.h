@@ -35,10 +35,10 @@ int64_t fl_heap_second(const FlHeap *heap);
  * so does one that was just pushed with a late deadline. */
 bool fl_heap_take_last(FlHeap *heap, void *item);
 
-/* Drops every entry whose item keep() refuses and hands it to drop(). Neither may
- * touch the heap; drop() runs after the heap is in order again. What keep() refuses may
- * become more meanwhile. */
-void fl_heap_filter(FlHeap *heap, bool (*keep)(void *), void (*drop)(void *));
+/* Takes out every entry whose item keep() refuses, which may become more meanwhile.
+ * Returns these items, *count of them, for the caller to free() the array; NULL where
+ * there are none, or no memory to take them out. */
+void **fl_heap_filter(FlHeap *heap, bool (*keep)(void *), size_t *count);
 
 void fl_heap_free(FlHeap *heap);
 

@@ -47,6 +47,58 @@ state_import_ssl(FlState *st)
     return 0;
 }
 
+/* Whether this is the class that Python's own socket.py makes of _socket's. 1, 0 or -1.
+ */
+static int
+state_is_socket_class(FlState *st, PyObject *class)
+{
+    if (!PyType_Check(class) ||
+        ((PyTypeObject *)class)->tp_base != (PyTypeObject *)st->native_socket) {
+        return 0;
+    }
+    PyObject *module = PyObject_GetAttr(class, st->str___module__);
+    PyObject *name = module == NULL ? NULL : PyObject_GetAttr(class, st->str___name__);
+    int own = name == NULL ? -1
+                           : PyObject_RichCompareBool(module, st->str_socket, Py_EQ) &&
+                                 PyObject_RichCompareBool(name, st->str_socket, Py_EQ);
+    Py_XDECREF(name);
+    Py_XDECREF(module);
+    return own;
+}
+
+/* What socket.socket was before somebody put something else there, as gevent and users
+ * of PySocks do: only what is of that one type needs none of its methods called. */
+static int
+state_find_socket_class(FlState *st)
+{
+    PyObject *current = state_import("socket", "socket");
+    if (current == NULL) return -1;
+    PyObject *found =
+        st->native_socket; /* where it is gone, no socket is of its type */
+    int rc = state_is_socket_class(st, current);
+    PyObject *list =
+        rc != 0 ? NULL
+                : PyObject_CallMethodNoArgs(st->native_socket, st->str___subclasses__);
+    if (rc > 0) {
+        found = current;
+    }
+    else if (list == NULL) {
+        rc = -1;
+    }
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(list); i++) {
+        rc = state_is_socket_class(st, PyList_GET_ITEM(list, i));
+        if (rc > 0) {
+            found = PyList_GET_ITEM(list, i);
+        }
+    }
+    st->socket_class = Py_NewRef(found);
+    Py_XDECREF(list);
+    Py_DECREF(current);
+    if (rc < 0) return -1;
+    st->socket_close = PyObject_GetAttr(st->socket_class, st->str_close);
+    return st->socket_close == NULL ? -1 : 0;
+}
+
 int
 fl_state_init(FlState *st)
 {
@@ -60,7 +112,7 @@ fl_state_init(FlState *st)
     if (st->str_##name == NULL) return -1;
     FL_STATE_STRINGS(X)
 #undef X
-    if (state_import_ssl(st) < 0) return -1;
+    if (state_find_socket_class(st) < 0 || state_import_ssl(st) < 0) return -1;
     st->kw_wrap_bio = PyTuple_Pack(2, st->str_server_side, st->str_server_hostname);
     if (st->kw_wrap_bio == NULL) return -1;
     st->empty_tuple = PyTuple_New(0);
@@ -89,6 +141,8 @@ fl_state_traverse(FlState *st, visitproc visit, void *arg)
     FL_STATE_IMPORTS(X)
     FL_STATE_SSL_IMPORTS(X)
 #undef X
+    Py_VISIT(st->socket_class);
+    Py_VISIT(st->socket_close);
     Py_VISIT(st->data_received_function);
     Py_VISIT(st->feed_data_function);
     Py_VISIT(st->wakeup_waiter_function);
@@ -109,6 +163,8 @@ fl_state_clear(FlState *st)
 #define X(name) Py_CLEAR(st->str_##name);
     FL_STATE_STRINGS(X)
 #undef X
+    Py_CLEAR(st->socket_class);
+    Py_CLEAR(st->socket_close);
     Py_CLEAR(st->data_received_function);
     Py_CLEAR(st->feed_data_function);
     Py_CLEAR(st->wakeup_waiter_function);

@@ -47,6 +47,7 @@ typedef struct FlStep FlStep;
     X(read_transport_base, "asyncio.transports", "ReadTransport")                      \
     X(datagram_transport_base, "asyncio.transports", "DatagramTransport")              \
     X(transport_socket, "asyncio.trsock", "TransportSocket")                           \
+    X(flowcontrol_defaults, "asyncio.sslproto", "add_flowcontrol_defaults")            \
     X(ssl_handshake_timeout, "asyncio.constants", "SSL_HANDSHAKE_TIMEOUT")             \
     X(ssl_shutdown_timeout, "asyncio.constants", "SSL_SHUTDOWN_TIMEOUT")               \
     X(sendfile_mode, "asyncio.constants", "_SendfileMode")                             \
@@ -56,8 +57,6 @@ typedef struct FlStep FlStep;
     X(futures_error, "concurrent.futures._base", "Error")                              \
     X(iscoroutinefunction, "inspect", "iscoroutinefunction")                           \
     X(queue_empty, "_queue", "Empty")                                                  \
-    X(socket_class, "socket", "socket")                                                \
-    X(socket_close, "socket", "socket.close")                                          \
     X(native_socket, "_socket", "socket")                                              \
     X(native_socket_close, "_socket", "socket.close")                                  \
     X(address_families, "socket", "AddressFamily._value2member_map_")                  \
@@ -90,6 +89,9 @@ typedef struct FlStep FlStep;
     X(Future)                                                                          \
     X(Task)                                                                            \
     X(_ThreadSafeHandle)                                                               \
+    X(__module__)                                                                      \
+    X(__name__)                                                                        \
+    X(__subclasses__)                                                                  \
     X(_accept_connection2)                                                             \
     X(_asyncio_future_blocking)                                                        \
     X(_attach)                                                                         \
@@ -112,6 +114,7 @@ typedef struct FlStep FlStep;
     X(_handle_signal)                                                                  \
     X(_limit)                                                                          \
     X(_make_foreign_transport)                                                         \
+    X(_make_transport_socket)                                                          \
     X(_paused)                                                                         \
     X(_process_self_data)                                                              \
     X(_read_ready)                                                                     \
@@ -211,7 +214,6 @@ typedef struct FlStep FlStep;
     X(transport)                                                                       \
     X(type)                                                                            \
     X(unwrap)                                                                          \
-    X(warning)                                                                         \
     X(when)                                                                            \
     X(wrap_bio)                                                                        \
     X(write)
@@ -229,6 +231,9 @@ typedef struct FlState {
 #define X(name) PyObject *str_##name;
     FL_STATE_STRINGS(X)
 #undef X
+    /* socket.socket and its close(), as Python made them. */
+    PyObject *socket_class;
+    PyObject *socket_close;
     /* asyncio.streams' own functions, or NULL: see feed.c. */
     PyObject *data_received_function;
     PyObject *feed_data_function;

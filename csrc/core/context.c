@@ -51,13 +51,14 @@ fl_context_take(FlContexts *contexts, PyObject *pristine)
 }
 
 bool
-fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch)
+fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch,
+                PyObject **other)
 {
     if (Py_REFCNT(scratch) != 1 || context_vars(scratch) != context_vars(pristine)) {
         return false;
     }
-    /* A nested loop may have put one back meanwhile. */
-    Py_XSETREF(contexts->scratch, scratch);
+    *other = contexts->scratch;
+    contexts->scratch = scratch;
     return true;
 }
 

@@ -31,9 +31,11 @@ PyObject *fl_context_capture(FlState *st, FlContexts *contexts, bool *shared);
 PyObject *fl_context_take(FlContexts *contexts, PyObject *pristine);
 
 /* True if the callback that ran in scratch left no trace: same variables as pristine
- * and nobody else holds it. Then the reference goes back to contexts. Else the caller
- * keeps it. */
-bool fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch);
+ * and nobody else holds it. Then the reference goes back to contexts, and *other, which
+ * the caller releases once it has forgotten scratch, is what a turn within has put
+ * there, or NULL. Else the caller keeps it. */
+bool fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch,
+                     PyObject **other);
 
 /* For a callback of a turn within a callback that is in the same context: clears the
  * exception that says so, and enters a copy, which takes the context's place in

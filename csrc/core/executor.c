@@ -80,7 +80,7 @@ executor_run(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     FlLoop *self = (FlLoop *)op;
     FlState *st = self->st;
     if (!FL_HAVE_GIL || kwnames != NULL || nargs < 2 || args[0] != Py_None ||
-        self->debug || self->closed) {
+        self->debug || self->closed || fl_poll_is_foreign(&self->poll)) {
         return executor_run_cold(self, args, nargs, kwnames);
     }
     PyObject *executor = NULL;

@@ -197,7 +197,7 @@ fl_handle_failed(FlHandle *self)
         return -1;
     }
     fl_compat_set_exception(exc);
-    PyObject *traceback = fl_handleinfo_debug(self, FL_HANDLEINFO_TRACEBACK);
+    PyObject *traceback = fl_handleinfo_note(self, FL_HANDLEINFO_TRACEBACK);
     int rc = fl_errors_report(st, (PyObject *)self->loop, message, st->str_handle, self,
                               st->str_source_traceback,
                               traceback == Py_None ? NULL : traceback, NULL);
@@ -215,7 +215,9 @@ handle_call(FlHandle *self)
     fl_lock_acquire(&self->lock);
     PyObject *callback = self->callback;
     int nargs = self->nargs;
-    if (!FL_HAVE_GIL && callback == NULL) { /* cancelled in this moment */
+    /* Cancelled in this moment: by another thread, or by a destructor that ran when the
+     * context was made. */
+    if (FL_UNLIKELY(callback == NULL)) {
         fl_lock_release(&self->lock);
         Py_RETURN_NONE;
     }
@@ -268,6 +270,7 @@ handle_run_in_context(FlHandle *self)
 {
     PyObject *context = self->context;
     PyObject *pristine = NULL;
+    PyObject *other = NULL;
     PyObject *result = NULL;
     if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
         result = handle_call_foreign_context(self);
@@ -295,9 +298,10 @@ handle_run_in_context(FlHandle *self)
     if (pristine == NULL) {
         Py_DECREF(context);
     }
-    else if (fl_context_give(&self->loop->contexts, pristine, context)) {
+    else if (fl_context_give(&self->loop->contexts, pristine, context, &other)) {
         self->context = pristine;
         self->flags |= FL_HANDLE_SHARED;
+        Py_XDECREF(other);
     }
     else {
         Py_DECREF(pristine);
@@ -349,20 +353,13 @@ fl_handle_trace(FlHandle *self)
     }
     PyObject *traceback = PyObject_CallOneArg(st->extract_stack, frame);
     Py_DECREF(frame);
-    return fl_handleinfo_set_debug(self, FL_HANDLEINFO_TRACEBACK, traceback);
+    return fl_handleinfo_set_note(self, FL_HANDLEINFO_TRACEBACK, traceback);
 }
 
-int
-fl_handle_cancel(FlHandle *self)
+/* Of a handle that was just marked as cancelled: out of the heap, or counted in it. */
+static void
+handle_take_out(FlHandle *self, unsigned before)
 {
-    unsigned before = handle_mark(self, FL_HANDLE_CANCELLED);
-    if (before & FL_HANDLE_CANCELLED) return 0;
-    if (self->loop != NULL && FL_UNLIKELY(self->loop->debug)) {
-        /* The repr outlives the callback: useful where a handle was cancelled early. */
-        PyObject *repr = PyObject_Repr((PyObject *)self);
-        if (fl_handleinfo_set_debug(self, FL_HANDLEINFO_REPR, repr) < 0) return -1;
-    }
-    /* First out of the heap, then the destructors. */
     FlLoop *loop = self->loop;
     if (loop != NULL && !fl_loop_is_own(loop)) {
         if (before & FL_HANDLE_SCHEDULED) {
@@ -370,17 +367,35 @@ fl_handle_cancel(FlHandle *self)
         }
     }
     else if ((self->flags & FL_HANDLE_SCHEDULED) && loop != NULL) {
-        Py_INCREF((PyObject *)self);
         Py_INCREF((PyObject *)loop);
         fl_handle_track(self);
         fl_timers_cancelled(&loop->timers, self);
-        handle_drop_call(self);
         Py_DECREF((PyObject *)loop);
-        Py_DECREF((PyObject *)self);
-        return 0;
     }
+}
+
+int
+fl_handle_cancel(FlHandle *self)
+{
+    unsigned before = handle_mark(self, FL_HANDLE_CANCELLED);
+    if (before & FL_HANDLE_CANCELLED) return 0;
+    int rc = 0;
+    Py_INCREF((PyObject *)self);
+    /* Ahead of the repr, which may take turns that take it out: it is counted once. */
+    handle_take_out(self, before);
+    if (self->loop != NULL && FL_UNLIKELY(self->loop->debug)) {
+        /* The repr outlives the callback: useful where a handle was cancelled early. */
+        PyObject *repr = PyObject_Repr((PyObject *)self);
+        rc = fl_handleinfo_set_note(self, FL_HANDLEINFO_REPR, repr);
+    }
+    /* It is cancelled all the same. */
+    PyObject *raised = FL_UNLIKELY(rc < 0) ? fl_compat_take_exception() : NULL;
     handle_drop_call(self);
-    return 0;
+    if (FL_UNLIKELY(raised != NULL)) {
+        fl_compat_set_exception(raised);
+    }
+    Py_DECREF((PyObject *)self);
+    return rc;
 }
 
 static PyObject *
@@ -416,7 +431,7 @@ handle_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->loop);
     Py_VISIT(self->callback);
     Py_VISIT(self->context);
-    Py_VISIT(self->debug);
+    Py_VISIT(self->notes);
     for (int i = 0; i < self->nargs; i++) {
         Py_VISIT(fl_handle_args(self)[i]);
     }
@@ -442,7 +457,7 @@ handle_clear(PyObject *op)
     Py_XDECREF(loop);
     self->flags &= ~(unsigned)FL_HANDLE_SHARED;
     Py_CLEAR(self->context);
-    Py_CLEAR(self->debug);
+    Py_CLEAR(self->notes);
     return 0;
 }
 

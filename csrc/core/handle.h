@@ -25,9 +25,10 @@ enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };
 
 /* Invariants: callback is NULL exactly if the handle was cancelled or cleared; up to
  * FL_HANDLE_INLINE_ARGS arguments stand in args, more of them in memory that args[0]
- * points to; context is never NULL while callback is set. debug is NULL outside debug
- * mode, else a list: where the handle was made, and its repr from before a cancel().
- * A batch of 200,000 is bound by its memory, so a handle is no larger than it must be.
+ * points to; context is never NULL while callback is set. notes is NULL or a list: in
+ * debug mode, where the handle was made, and its repr from before a cancel(); and what
+ * a timer's time was given as, where no double tells it. A batch of 200,000 is bound by
+ * its memory, so a handle is no larger than it must be.
  *
  * With a GIL, the collector is not told of a handle that waits in a loop: the loop
  * shows it what the handle leads to (fl_handle_visit). It is tracked when the loop lets
@@ -35,14 +36,14 @@ enum { FL_HANDLE_INLINE_ARGS = 3, FL_HANDLE_REFILL = 32 };
  * collection anything; tracked, they took half the time of as many call_soon().
  *
  * Without a GIL any thread may cancel a handle while the loop runs it: callback, nargs,
- * args and debug are then read and changed under lock. */
+ * args and notes are then read and changed under lock. */
 struct FlHandle {
     PyObject_HEAD
     PyObject *weakrefs;
     FlLoop *loop;
     PyObject *callback;
     PyObject *context;
-    PyObject *debug;
+    PyObject *notes;
     int nargs;
     FL_SHARED unsigned flags;
     FlLock lock;

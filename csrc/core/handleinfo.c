@@ -1,6 +1,6 @@
 /* handleinfo.c - what a handle tells of itself: repr, order, asyncio's private names.
  *
- * Owns:   nothing: what debug mode notes belongs to the handle.
+ * Owns:   nothing: what is noted belongs to the handle.
  * Thread: any. */
 #include "core/handleinfo.h"
 #include "core/loop.h"
@@ -19,33 +19,33 @@ fl_handleinfo_args(FlHandle *self)
 
 /* A new reference, None where it is not known. */
 PyObject *
-fl_handleinfo_debug(FlHandle *self, int which)
+fl_handleinfo_note(FlHandle *self, int which)
 {
     fl_lock_acquire(&self->lock);
-    PyObject *debug = self->debug; /* stays as long as the handle */
+    PyObject *notes = self->notes; /* stays as long as the handle */
     fl_lock_release(&self->lock);
-    return debug == NULL ? Py_NewRef(Py_None) : fl_compat_list_get(debug, which);
+    return notes == NULL ? Py_NewRef(Py_None) : fl_compat_list_get(notes, which);
 }
 
 /* Steals value. 0 or -1. */
 int
-fl_handleinfo_set_debug(FlHandle *self, int which, PyObject *value)
+fl_handleinfo_set_note(FlHandle *self, int which, PyObject *value)
 {
     if (value == NULL) return -1;
-    PyObject *made = Py_BuildValue("[OO]", Py_None, Py_None);
+    PyObject *made = Py_BuildValue("[OOO]", Py_None, Py_None, Py_None);
     if (made == NULL) {
         Py_DECREF(value);
         return -1;
     }
     fl_lock_acquire(&self->lock);
-    if (self->debug == NULL) {
-        self->debug = made;
+    if (self->notes == NULL) {
+        self->notes = made;
         made = NULL;
     }
-    PyObject *debug = self->debug;
+    PyObject *notes = self->notes;
     fl_lock_release(&self->lock);
     Py_XDECREF(made);
-    return PyList_SetItem(debug, which, value);
+    return PyList_SetItem(notes, which, value);
 }
 
 /* Whoever sees the context may enter or keep it, so it must be the handle's own. */
@@ -94,9 +94,9 @@ handle_get_loop(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-handle_get_debug_item(PyObject *op, void *closure)
+handle_get_note(PyObject *op, void *closure)
 {
-    return fl_handleinfo_debug((FlHandle *)op, (int)(uintptr_t)closure);
+    return fl_handleinfo_note((FlHandle *)op, (int)(uintptr_t)closure);
 }
 
 static PyObject *
@@ -166,8 +166,14 @@ fl_handleinfo_compare(PyObject *op, PyObject *other, int how)
 PyObject *
 fl_handleinfo_when(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    FlHandle *self = (FlHandle *)op;
     double when = ((FlTimerHandle *)op)->when;
-    if (((FlHandle *)op)->flags & FL_HANDLE_WHOLE) return PyLong_FromDouble(when);
+    if (FL_UNLIKELY(self->notes != NULL)) {
+        PyObject *given = fl_handleinfo_note(self, FL_HANDLEINFO_WHEN);
+        if (given != Py_None) return given;
+        Py_DECREF(given);
+    }
+    if (self->flags & FL_HANDLE_WHOLE) return PyLong_FromDouble(when);
     return PyFloat_FromDouble(when);
 }
 
@@ -180,10 +186,11 @@ handle_get_when(PyObject *op, void *Py_UNUSED(closure))
 Py_hash_t
 fl_handleinfo_hash(PyObject *op)
 {
-    FlHandle *self = (FlHandle *)op;
-    if (self->flags & FL_HANDLE_TIMER)
-        return _Py_HashDouble(op, ((FlTimerHandle *)op)->when);
-    return fl_compat_hash_pointer(op);
+    if (!(((FlHandle *)op)->flags & FL_HANDLE_TIMER)) return fl_compat_hash_pointer(op);
+    PyObject *when = fl_handleinfo_when(op, NULL);
+    Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
+    Py_XDECREF(when);
+    return hash;
 }
 
 PyGetSetDef fl_handleinfo_getset[] = {
@@ -192,9 +199,8 @@ PyGetSetDef fl_handleinfo_getset[] = {
     {"_args", handle_get_args, NULL, NULL, NULL},
     {"_loop", handle_get_loop, NULL, NULL, NULL},
     {"_context", handle_get_context, NULL, NULL, NULL},
-    {"_source_traceback", handle_get_debug_item, NULL, NULL,
-     (void *)FL_HANDLEINFO_TRACEBACK},
-    {"_repr", handle_get_debug_item, NULL, NULL, (void *)FL_HANDLEINFO_REPR},
+    {"_source_traceback", handle_get_note, NULL, NULL, (void *)FL_HANDLEINFO_TRACEBACK},
+    {"_repr", handle_get_note, NULL, NULL, (void *)FL_HANDLEINFO_REPR},
     {"_cancelled", handle_get_flag, NULL, NULL, (void *)FL_HANDLE_CANCELLED},
     {NULL, NULL, NULL, NULL, NULL},
 };

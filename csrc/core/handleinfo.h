@@ -9,12 +9,12 @@
 /* The arguments as a tuple: new reference or NULL. */
 PyObject *fl_handleinfo_args(FlHandle *self);
 
-/* What debug mode notes: a new reference, None where it is not known. */
-enum { FL_HANDLEINFO_TRACEBACK, FL_HANDLEINFO_REPR };
-PyObject *fl_handleinfo_debug(FlHandle *self, int which);
+/* What was noted: a new reference, None where it was not. */
+enum { FL_HANDLEINFO_TRACEBACK, FL_HANDLEINFO_REPR, FL_HANDLEINFO_WHEN };
+PyObject *fl_handleinfo_note(FlHandle *self, int which);
 
 /* Steals value. 0 or -1. */
-int fl_handleinfo_set_debug(FlHandle *self, int which, PyObject *value);
+int fl_handleinfo_set_note(FlHandle *self, int which, PyObject *value);
 
 /* Slots and methods of the types. */
 PyObject *fl_handleinfo_repr(PyObject *op);

@@ -10,7 +10,13 @@
 #include "core/loop.h"
 #include "base/errors.h"
 
-typedef enum { JOB_WAITS, JOB_RETURNED, JOB_RAISED, JOB_CANCELLED } JobState;
+typedef enum {
+    JOB_WAITS,
+    JOB_RETURNED,
+    JOB_RAISED,
+    JOB_CANCELLED,
+    JOB_DELIVERED
+} JobState;
 
 /* Invariants: func is NULL from the moment that a worker takes the job; result is what
  * the state says. args[0] is spare, for the vectorcall. */
@@ -54,17 +60,23 @@ job_deliver(PyObject *op, PyObject *const *Py_UNUSED(args), size_t Py_UNUSED(nar
 {
     FlJob *self = (FlJob *)op;
     FlState *st = self->loop->st;
+    JobState state = self->state;
+    /* By hand, too early or once more: it can be had from a handle. */
+    if (FL_UNLIKELY(state == JOB_WAITS || state == JOB_DELIVERED)) Py_RETURN_NONE;
+    self->state = JOB_DELIVERED;
     self->loop->jobs--;
-    int cancelled = job_asks(self, st->str_cancelled);
-    if (cancelled < 0) return NULL;
-    if (cancelled) Py_RETURN_NONE;
-    if (self->state == JOB_CANCELLED) {
-        return PyObject_CallMethodNoArgs(self->future, st->str_cancel);
-    }
-    PyObject *name =
-        self->state == JOB_RAISED ? st->str_set_exception : st->str_set_result;
     PyObject *value = self->result;
     self->result = NULL;
+    int cancelled = job_asks(self, st->str_cancelled);
+    if (cancelled != 0) {
+        Py_XDECREF(value);
+        if (cancelled < 0) return NULL;
+        Py_RETURN_NONE;
+    }
+    if (state == JOB_CANCELLED) {
+        return PyObject_CallMethodNoArgs(self->future, st->str_cancel);
+    }
+    PyObject *name = state == JOB_RAISED ? st->str_set_exception : st->str_set_result;
     PyObject *result = PyObject_CallMethodOneArg(self->future, name, value);
     Py_DECREF(value);
     return result;
@@ -101,11 +113,17 @@ static int
 job_run(FlJob *self, FlJobs *queue)
 {
     FlState *st = queue->st;
+    if (FL_UNLIKELY(self->func == NULL)) return 0; /* somebody has queued it twice */
     int cancelled = job_asks(self, st->str_cancelled);
-    if (cancelled != 0) {
+    if (FL_UNLIKELY(cancelled > 0)) {
         self->loop->jobs--;
         job_drop_call(self);
-        return cancelled < 0 ? -1 : 0;
+        return 0;
+    }
+    if (FL_UNLIKELY(cancelled < 0)) {
+        /* A class of the program's own: it is asked again, in the loop's thread, when
+         * the result is due, and there its exception is reported. */
+        PyErr_Clear();
     }
     FlMetrics *metrics = &self->loop->metrics;
     uint64_t waited = fl_metrics_now() - self->queued;
@@ -130,6 +148,7 @@ job_run(FlJob *self, FlJobs *queue)
     self->loop->jobs--;
     if (!cold) return -1; /* memory is out: nobody will deliver it */
     PyObject *raised = self->state == JOB_RAISED ? Py_True : Py_False;
+    self->state = JOB_DELIVERED;
     PyObject *result = PyObject_CallFunctionObjArgs(queue->hand_over, self->future,
                                                     raised, self->result, NULL);
     Py_CLEAR(self->result);
@@ -212,6 +231,7 @@ job_cancel(PyObject *op, PyObject *Py_UNUSED(ignored))
     job_drop_call(self);
     self->state = JOB_CANCELLED;
     if (self->loop->closed) {
+        self->state = JOB_DELIVERED;
         self->loop->jobs--;
         Py_RETURN_TRUE;
     }

@@ -7,6 +7,7 @@
 #include "core/method.h"
 #include "core/metrics.h"
 #include "core/step.h"
+#include "core/tasks.h"
 #include "core/turn.h"
 #include "core/view.h"
 
@@ -70,13 +71,9 @@ fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
                   Py_ssize_t nargs, PyObject *context)
 {
     if (fl_loop_check_closed(loop) < 0) return -1;
-    FlHandle *handle =
-        fl_handle_new(loop, loop->st->handle_type, callback, args, nargs, context);
+    FlHandle *handle = fl_loop_make_handle(loop, callback, args, nargs, context);
     if (handle == NULL) return -1;
-    int rc = FL_UNLIKELY(loop->debug) ? fl_handle_trace(handle) : 0;
-    if (rc == 0) {
-        rc = fl_loop_push(loop, handle);
-    }
+    int rc = fl_loop_push(loop, handle);
     Py_DECREF((PyObject *)handle);
     return rc;
 }
@@ -114,11 +111,10 @@ loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *
         if (fl_loop_check_thread(self) < 0) return NULL;
         if (fl_loop_check_callback(self, call.callback, "call_soon") < 0) return NULL;
     }
-    FlHandle *handle = fl_handle_new(self, self->st->handle_type, call.callback,
-                                     call.args, call.nargs, call.context);
+    FlHandle *handle =
+        fl_loop_make_handle(self, call.callback, call.args, call.nargs, call.context);
     if (handle == NULL) return NULL;
-    if ((FL_UNLIKELY(self->debug) && fl_handle_trace(handle) < 0) ||
-        fl_loop_push(self, handle) < 0) {
+    if (fl_loop_push(self, handle) < 0) {
         Py_DECREF((PyObject *)handle);
         return NULL;
     }
@@ -198,6 +194,33 @@ fl_loop_stop(FlLoop *loop, PyObject *value)
     return stop;
 }
 
+/* Sends what waits for the end of a turn where none may come: asyncio would have sent
+ * it already. Whoever is first to raise keeps nobody from it, and what asks for a flush
+ * meanwhile is served, too, within reason. Takes the exception that was raised before,
+ * or NULL, and returns the last, or NULL. */
+static PyObject *
+loop_flush_all(FlLoop *self, PyObject *raised)
+{
+    enum { ROUNDS = 16 };
+    size_t left = ROUNDS;
+    for (FlFlush *flush = self->flushes; flush != NULL; flush = flush->next) {
+        left++;
+    }
+    for (; left > 0 && self->flushes != NULL; left--) {
+        if (fl_turn_flush(self) == 0) continue;
+        PyObject *other = fl_compat_take_exception();
+        if (other == raised) {
+            Py_DECREF(other);
+            continue;
+        }
+        if (raised != NULL) {
+            PyException_SetContext(other, raised);
+        }
+        raised = other;
+    }
+    return raised;
+}
+
 static PyObject *
 loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
 {
@@ -217,6 +240,9 @@ loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
     do {
         rc = fl_turn_take(self, limit);
     } while (rc == 0 && until_stopped && !self->stopping);
+    if (rc < 0 && self->depth == 1 && self->flushes != NULL) {
+        fl_compat_set_exception(loop_flush_all(self, fl_compat_take_exception()));
+    }
     if (--self->depth == 0) {
         fl_metrics_ran(&self->metrics);
         self->runner = NULL;
@@ -308,52 +334,6 @@ loop_check_thread(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* {"loop": self}; borrowed. Only for _asyncio's own types, which take a dict of
- * keywords as it is: making one for each call took a fifth of create_future(). */
-static PyObject *
-loop_kwargs(FlLoop *self)
-{
-    if (FL_UNLIKELY(self->loop_kwargs == NULL)) {
-        PyObject *kwargs = PyDict_New();
-        if (kwargs == NULL) return NULL;
-        if (PyDict_SetItem(kwargs, self->st->str_loop, (PyObject *)self) < 0) {
-            Py_DECREF(kwargs);
-            return NULL;
-        }
-        self->loop_kwargs = kwargs;
-    }
-    return self->loop_kwargs;
-}
-
-/* asyncio.futures.Future is looked up at each call, since tracers replace it. */
-PyObject *
-fl_loop_new_future(FlLoop *loop)
-{
-    FlState *st = loop->st;
-    PyObject *cls = PyObject_GetAttr(st->asyncio_futures, st->str_Future);
-    if (cls == NULL) return NULL;
-    PyObject *future = NULL;
-    if (FL_LIKELY(cls == st->c_future && !loop->closed && fl_loop_is_own(loop))) {
-        PyObject *kwargs = loop_kwargs(loop);
-        if (kwargs != NULL) {
-            future = PyObject_Call(cls, st->empty_tuple, kwargs);
-        }
-    }
-    else {
-        PyObject *args[2] = {NULL, (PyObject *)loop};
-        future = PyObject_Vectorcall(cls, args + 1, 0 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                     st->kw_loop);
-    }
-    Py_DECREF(cls);
-    return future;
-}
-
-static PyObject *
-loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return fl_loop_new_future((FlLoop *)op);
-}
-
 PyObject *
 fl_loop_call_base(FlLoop *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
@@ -376,72 +356,6 @@ fl_loop_call_base(FlLoop *self, PyObject *name, PyObject *const *args, Py_ssize_
     return result;
 }
 
-/* name=None and context=None are what is not given. */
-static bool
-loop_is_plain_task(FlState *st, PyObject *const *values, PyObject *kwnames)
-{
-    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        if (values[i] != Py_None || (name != st->str_name && name != st->str_context)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static PyObject *
-loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    enum { MOST_KEYWORDS = 7 };
-    FlLoop *self = (FlLoop *)op;
-    FlState *st = self->st;
-    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (FL_UNLIKELY(self->debug || self->closed || self->task_factory != NULL ||
-                    nargs != 1 || count > MOST_KEYWORDS)) {
-        /* With a task factory or in debug mode asyncio's own code does the work. */
-        return fl_loop_call_base(self, st->str_create_task, args, nargs, kwnames);
-    }
-    /* Task(coro, loop=self, **kwargs): exactly the keywords that were given. */
-    PyObject *cls = PyObject_GetAttr(st->asyncio_tasks, st->str_Task);
-    if (cls == NULL) return NULL;
-    PyObject *result = NULL;
-    if (FL_LIKELY(cls == st->c_task && fl_loop_is_own(self)) &&
-        loop_is_plain_task(st, args + 1, kwnames)) {
-        PyObject *kwargs = loop_kwargs(self);
-        PyObject *coro = kwargs == NULL ? NULL : PyTuple_Pack(1, args[0]);
-        if (coro != NULL) {
-            result = PyObject_Call(cls, coro, kwargs);
-            Py_DECREF(coro);
-        }
-        goto done;
-    }
-    PyObject *names = st->kw_loop;
-    PyObject *stack[3 + MOST_KEYWORDS] = {NULL, args[0], op};
-    if (count > 0) {
-        int given = PySequence_Contains(kwnames, st->str_loop);
-        if (given != 0) {
-            if (given > 0) {
-                PyErr_SetString(PyExc_TypeError, "asyncio.tasks.Task() got multiple "
-                                                 "values for keyword argument 'loop'");
-            }
-            goto done;
-        }
-        names = PySequence_Concat(st->kw_loop, kwnames);
-        if (names == NULL) goto done;
-        memcpy(stack + 3, args + 1, (size_t)count * sizeof(PyObject *));
-    }
-    result =
-        PyObject_Vectorcall(cls, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-    if (count > 0) {
-        Py_DECREF(names);
-    }
-done:
-    Py_DECREF(cls);
-    return result;
-}
-
 /* _add_callback_signalsafe(handle): asyncio's signal code queues its handles so. */
 static PyObject *
 loop_add_callback(PyObject *op, PyObject *handle)
@@ -449,6 +363,7 @@ loop_add_callback(PyObject *op, PyObject *handle)
     FlLoop *self = (FlLoop *)op;
     FlState *st = self->st;
     if (fl_handle_is(st, handle)) {
+        fl_handle_track_always((FlHandle *)handle); /* it may wait twice now */
         if (fl_loop_push(self, (FlHandle *)handle) < 0) return NULL;
         Py_RETURN_NONE;
     }
@@ -519,10 +434,7 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
-    PyObject *raised = NULL;
-    if (self->flushes != NULL && fl_turn_flush(self) < 0) {
-        raised = fl_compat_take_exception();
-    }
+    PyObject *raised = loop_flush_all(self, NULL);
     self->closed = true;
     self->thread = 0;
     loop_release(self);
@@ -541,6 +453,25 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (raised != NULL) {
         fl_compat_set_exception(raised);
         return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _show_handles(): the collector takes the loop for garbage, and believes that nobody
+ * else holds what waits here. From now on it sees each handle that somebody does hold
+ * for himself, and what that leads to stays as it is. */
+static PyObject *
+loop_show_handles(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FlLoop *self = (FlLoop *)op;
+    for (size_t i = 0; i < fl_ring_len(&self->ready); i++) {
+        void *entry = fl_ring_at(&self->ready, i);
+        if (fl_step_of(entry) == NULL) {
+            fl_handle_track(entry);
+        }
+    }
+    for (size_t i = 0; i < self->timers.heap.length; i++) {
+        fl_handle_track(self->timers.heap.entries[i].item);
     }
     Py_RETURN_NONE;
 }
@@ -647,13 +578,6 @@ loop_dealloc(PyObject *op)
 }
 
 static PyMethodDef loop_methods[] = {
-    {"create_future", loop_create_future, METH_NOARGS,
-     PyDoc_STR(
-         "create_future($self)\n--\n\nReturn a new asyncio.Future of this loop.")},
-    {"create_task", (PyCFunction)(void (*)(void))loop_create_task,
-     METH_FASTCALL | METH_KEYWORDS,
-     PyDoc_STR("create_task" FL_CREATE_TASK_SIGNATURE "\n--\n\n"
-               "Schedule a coroutine. Return an asyncio.Task.")},
     {"stop", loop_stop, METH_NOARGS,
      PyDoc_STR("stop($self)\n--\n\nStop the loop at the end of this turn.")},
     {"is_running", loop_is_running, METH_NOARGS,
@@ -672,6 +596,9 @@ static PyMethodDef loop_methods[] = {
      PyDoc_STR("_run_once($self, timeout=None, /)\n--\n\nTake one turn.")},
     {"_ended", loop_ended, METH_NOARGS,
      PyDoc_STR("_ended($self)\n--\n\nThe loop does not run any more.")},
+    {"_show_handles", loop_show_handles, METH_NOARGS,
+     PyDoc_STR("_show_handles($self)\n--\n\n"
+               "Tell the collector of the handles that others hold.")},
     {"_release", loop_release_method, METH_NOARGS,
      PyDoc_STR("_release($self)\n--\n\nThe C half of close().")},
     {NULL, NULL, 0, NULL},
@@ -730,6 +657,7 @@ fl_loop_register(PyObject *module, FlState *st)
     if (fl_method_register(module, st) < 0 ||
         fl_method_add(st, &call_soon_def, offsetof(FlLoop, call_soon)) < 0 ||
         fl_method_add(st, &fl_timer_time_def, offsetof(FlLoop, time)) < 0 ||
+        fl_loop_add_methods(st, fl_tasks_methods) < 0 ||
         fl_loop_add_methods(st, fl_timer_methods) < 0 ||
         fl_loop_add_getset(st, fl_timer_getset) < 0 ||
         fl_loop_add_getset(st, fl_view_getset) < 0 ||

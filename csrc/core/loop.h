@@ -151,6 +151,21 @@ PyObject *fl_loop_bytes(FlLoop *loop, Py_ssize_t size);
 /* StopIteration(value). New reference. */
 PyObject *fl_loop_stop(FlLoop *loop, PyObject *value);
 
+/* A handle as call_soon() makes it: in debug mode it knows where. New reference or
+ * NULL.
+ */
+static inline FlHandle *
+fl_loop_make_handle(FlLoop *loop, PyObject *callback, PyObject *const *args,
+                    Py_ssize_t nargs, PyObject *context)
+{
+    FlHandle *handle =
+        fl_handle_new(loop, loop->st->handle_type, callback, args, nargs, context);
+    if (handle != NULL && FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
 /* As loop.call_soon(), without its debug checks. 0, or -1 with an exception. */
 int fl_loop_call_soon(FlLoop *loop, PyObject *callback, PyObject *const *args,
                       Py_ssize_t nargs, PyObject *context);
@@ -162,9 +177,6 @@ int fl_loop_call_threadsafe(FlLoop *loop, PyObject *callback, PyObject *const *a
 /* asyncio's own method of that name: BaseEventLoop.name(loop, *args). */
 PyObject *fl_loop_call_base(FlLoop *loop, PyObject *name, PyObject *const *args,
                             Py_ssize_t nargs, PyObject *kwnames);
-
-/* A new loop.create_future(). */
-PyObject *fl_loop_new_future(FlLoop *loop);
 
 /* The loop's read buffer, or NULL with MemoryError. */
 char *fl_loop_slab(FlLoop *loop);

@@ -8,18 +8,51 @@ typedef struct {
     PyObject_HEAD
     PyMethodDef *def;
     size_t slot;
+    PyTypeObject *owner;
 } FlMethod;
+
+/* Whether op has the slot: a class of the program's own may have borrowed the method.
+ */
+static inline bool
+method_fits(const FlMethod *self, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return FL_LIKELY(type->tp_base == self->owner) || type == self->owner ||
+           PyType_IsSubtype(type, self->owner);
+}
+
+static void
+method_refuse(const FlMethod *self, PyObject *op)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "descriptor '%s' for 'fastloop.Loop' objects doesn't apply to a '%s' "
+                 "object",
+                 self->def->ml_name, Py_TYPE(op)->tp_name);
+}
 
 static PyObject *
 method_get(PyObject *op, PyObject *loop, PyObject *Py_UNUSED(type))
 {
     FlMethod *self = (FlMethod *)op;
     if (loop == NULL) return Py_NewRef(op);
+    if (FL_UNLIKELY(!method_fits(self, loop))) {
+        method_refuse(self, loop);
+        return NULL;
+    }
     PyObject *bound;
     FL_BEGIN_CRITICAL(loop);
     bound = Py_XNewRef(*(PyObject **)((char *)loop + self->slot));
     FL_END_CRITICAL();
     return bound != NULL ? bound : PyCFunction_New(self->def, loop);
+}
+
+/* Whether value is what the slot holds while nobody has replaced it. */
+static bool
+method_is_own(const FlMethod *self, PyObject *loop, PyObject *value)
+{
+    return value == NULL || (PyCFunction_CheckExact(value) &&
+                             ((PyCFunctionObject *)value)->m_ml == self->def &&
+                             PyCFunction_GET_SELF(value) == loop);
 }
 
 static int
@@ -28,10 +61,23 @@ method_set(PyObject *op, PyObject *loop, PyObject *value)
     FlMethod *self = (FlMethod *)op;
     PyObject **slot = (PyObject **)((char *)loop + self->slot);
     PyObject *old;
+    bool missing;
+    if (!method_fits(self, loop)) {
+        method_refuse(self, loop);
+        return -1;
+    }
     FL_BEGIN_CRITICAL(loop);
     old = *slot;
-    *slot = Py_XNewRef(value);
+    missing = value == NULL && method_is_own(self, loop, old);
+    if (!missing) {
+        *slot = Py_XNewRef(value);
+    }
     FL_END_CRITICAL();
+    if (missing) {
+        PyErr_Format(PyExc_AttributeError, "'%s' object has no attribute '%s'",
+                     Py_TYPE(loop)->tp_name, self->def->ml_name);
+        return -1;
+    }
     Py_XDECREF(old);
     return 0;
 }
@@ -86,6 +132,7 @@ static int
 method_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT((PyObject *)((FlMethod *)op)->owner);
     return 0;
 }
 
@@ -94,6 +141,7 @@ method_dealloc(PyObject *op)
 {
     PyTypeObject *tp = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_XDECREF((PyObject *)((FlMethod *)op)->owner);
     tp->tp_free(op);
     Py_DECREF(tp);
 }
@@ -128,6 +176,7 @@ fl_method_add(FlState *st, PyMethodDef *def, size_t slot)
     if (self == NULL) return -1;
     self->def = def;
     self->slot = slot;
+    self->owner = (PyTypeObject *)Py_NewRef((PyObject *)st->loop_type);
     int rc = PyObject_SetAttrString((PyObject *)st->loop_type, def->ml_name,
                                     (PyObject *)self);
     fl_compat_keep((PyObject *)self);

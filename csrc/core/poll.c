@@ -384,9 +384,12 @@ fl_poll_harvest(FlPoll *poll, FlPollWait wait)
         return;
     }
     int timeout = wait == FL_POLL_BLOCK ? poll->limit : (int)wait;
-    do {
-        n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, timeout);
-    } while (n < 0 && errno == EINTR);
+    n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, timeout);
+    while (FL_UNLIKELY(n < 0) && errno == EINTR) {
+        /* A signal, which the wake-up descriptor may have told of by now. */
+        poll->interrupted = true;
+        n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, 0);
+    }
     poll->harvested = n < 0 ? -errno : n;
     poll->limit = -1;
 }

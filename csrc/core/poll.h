@@ -57,6 +57,7 @@ typedef struct {
     size_t user_count; /* watchers of add_reader/add_writer: see loop.c */
     int harvested;     /* events that wait to be told of, or an errno, negated */
     int limit;         /* ms that a wait may last where the timerfd failed, or -1 */
+    bool interrupted;  /* a signal ended a wait; whoever asks drops it */
     FlCount waits;     /* how many there were: a callback may take turns of its own */
     struct epoll_event events[FL_POLL_BATCH];
 } FlPoll;
@@ -116,8 +117,8 @@ void fl_poll_disarm(FlPoll *poll);
  * the set or the bell. Any thread, with or without the GIL. */
 int fl_poll_ring(FlPoll *poll);
 
-/* Collects events, unless some wait to be told of; FL_POLL_BLOCK waits for the first.
- * With or without the GIL. */
+/* Collects events, unless some wait to be told of; FL_POLL_BLOCK waits for the first,
+ * or for a signal. With or without the GIL. */
 typedef enum { FL_POLL_LOOK = 0, FL_POLL_BLOCK = -1 } FlPollWait;
 void fl_poll_harvest(FlPoll *poll, FlPollWait wait);
 

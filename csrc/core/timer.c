@@ -3,6 +3,7 @@
  * Owns:   the handles in the heap.
  * Thread: the loop's own. */
 #include "core/timer.h"
+#include "core/handleinfo.h"
 #include "core/loop.h"
 #include <math.h>
 
@@ -23,9 +24,8 @@ timer_is_live(void *item)
 }
 
 static void
-timer_release(void *item)
+timer_release(FlHandle *handle)
 {
-    FlHandle *handle = item;
     fl_shared_drop(&handle->flags, FL_HANDLE_SCHEDULED);
     Py_DECREF((PyObject *)handle);
 }
@@ -38,11 +38,15 @@ timers_compact(FlTimers *timers)
         cancelled <= (ptrdiff_t)timers->heap.length / 2) {
         return;
     }
-    size_t before = timers->heap.length;
-    fl_heap_filter(&timers->heap, timer_is_live, timer_release);
-    if (timers->heap.length < before) {
-        timers->cancelled = 0;
+    size_t count;
+    void **taken = fl_heap_filter(&timers->heap, timer_is_live, &count);
+    if (taken == NULL) return;
+    /* Ahead of the destructors, which may schedule, cancel and come here again. */
+    timers->cancelled -= (ptrdiff_t)count;
+    for (size_t i = 0; i < count; i++) {
+        timer_release(taken[i]);
     }
+    free(taken);
 }
 
 void
@@ -175,14 +179,20 @@ fl_timers_push(FlTimers *timers, FlHandle *handle)
     return timers_push(timers, handle, ((FlTimerHandle *)handle)->when);
 }
 
+/* given is what the program named the time by, where no double tells it, or NULL. */
 static PyObject *
-timer_schedule(FlLoop *loop, double when, unsigned flags, const FlCallArgs *call)
+timer_schedule(FlLoop *loop, double when, unsigned flags, PyObject *given,
+               const FlCallArgs *call)
 {
     FlHandle *handle = fl_handle_new(loop, loop->st->timer_handle_type, call->callback,
                                      call->args, call->nargs, call->context);
     if (handle == NULL) return NULL;
     ((FlTimerHandle *)handle)->when = when;
     handle->flags |= flags;
+    if (FL_UNLIKELY(given != NULL) &&
+        fl_handleinfo_set_note(handle, FL_HANDLEINFO_WHEN, Py_NewRef(given)) < 0) {
+        goto error;
+    }
     if (FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) goto error;
     if (!fl_loop_is_own(loop)) {
         fl_shared_set(&handle->flags, FL_HANDLE_HANDED);
@@ -206,21 +216,6 @@ fl_timer_is_own(FlLoop *loop)
     return !loop->overrides_time && loop->time == NULL;
 }
 
-/* loop.time(), also where a subclass has its own. 0 or -1. */
-static int
-timer_now(FlLoop *loop, double *now)
-{
-    if (FL_LIKELY(fl_timer_is_own(loop))) {
-        *now = fl_timer_seconds((int64_t)uv_hrtime());
-        return 0;
-    }
-    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
-    if (result == NULL) return -1;
-    *now = PyFloat_AsDouble(result);
-    Py_DECREF(result);
-    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
-}
-
 int
 fl_timer_clock(FlLoop *loop, int64_t *now)
 {
@@ -228,23 +223,29 @@ fl_timer_clock(FlLoop *loop, int64_t *now)
         *now = (int64_t)uv_hrtime();
         return 0;
     }
-    double seconds;
-    if (timer_now(loop, &seconds) < 0) return -1;
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
+    if (result == NULL) return -1;
+    double seconds = PyFloat_AsDouble(result);
+    Py_DECREF(result);
+    if (seconds == -1.0 && PyErr_Occurred()) return -1;
     *now = timer_key(seconds);
     return 0;
 }
 
-/* now + delay in Python's arithmetic, for what is neither float nor int. */
+/* The seconds that an object names. 0, or -1 with TypeError for what is no number. */
 static int
-timer_add_delay(double now, PyObject *delay, double *when)
+timer_seconds(PyObject *given, double *when)
 {
-    PyObject *base = PyFloat_FromDouble(now);
-    PyObject *sum = base == NULL ? NULL : PyNumber_Add(base, delay);
-    Py_XDECREF(base);
-    if (sum == NULL) return -1;
-    *when = PyFloat_AsDouble(sum);
-    Py_DECREF(sum);
-    return *when == -1.0 && PyErr_Occurred() ? -1 : 0;
+    *when = PyFloat_AsDouble(given);
+    if (FL_LIKELY(*when != -1.0 || !PyErr_Occurred())) return 0;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
+    /* An int of hundreds of digits: a time like any other. */
+    PyErr_Clear();
+    PyObject *zero = PyLong_FromLong(0);
+    int past = zero == NULL ? -1 : PyObject_RichCompareBool(given, zero, Py_LT);
+    Py_XDECREF(zero);
+    *when = past > 0 ? -HUGE_VAL : HUGE_VAL;
+    return past < 0 ? -1 : 0;
 }
 
 static int
@@ -254,6 +255,34 @@ timer_checks(FlLoop *loop, const FlCallArgs *call, const char *method)
     if (FL_LIKELY(!loop->debug)) return 0;
     if (fl_loop_check_thread(loop) < 0) return -1;
     return fl_loop_check_callback(loop, call->callback, method);
+}
+
+/* call_at() with what was asked for already. */
+static PyObject *
+timer_schedule_at(FlLoop *loop, PyObject *given, const FlCallArgs *call)
+{
+    double when;
+    if (timer_checks(loop, call, "call_at") < 0 || timer_seconds(given, &when) < 0) {
+        return NULL;
+    }
+    if (PyFloat_CheckExact(given)) return timer_schedule(loop, when, 0, NULL, call);
+    if (PyLong_CheckExact(given) && fabs(when) < TIMER_EXACT) {
+        return timer_schedule(loop, when, FL_HANDLE_WHOLE, NULL, call);
+    }
+    return timer_schedule(loop, when, 0, given, call);
+}
+
+/* call_later() in Python's arithmetic: a clock of the program's own, or a delay that is
+ * neither float nor int. */
+static PyObject *
+timer_schedule_later(FlLoop *loop, const FlCallArgs *call)
+{
+    PyObject *now = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
+    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, call->first);
+    PyObject *handle = when == NULL ? NULL : timer_schedule_at(loop, when, call);
+    Py_XDECREF(when);
+    Py_XDECREF(now);
+    return handle;
 }
 
 static PyObject *
@@ -270,16 +299,17 @@ timer_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    double when;
-    if (timer_now(self, &when) < 0) return NULL;
-    if (FL_LIKELY(PyFloat_CheckExact(call.first))) {
-        when += PyFloat_AS_DOUBLE(call.first);
+    bool plain = PyFloat_CheckExact(call.first) || PyLong_CheckExact(call.first);
+    if (FL_UNLIKELY(!plain || !fl_timer_is_own(self))) {
+        return timer_schedule_later(self, &call);
     }
-    else if (timer_add_delay(when, call.first, &when) < 0) {
+    double now = fl_timer_seconds((int64_t)uv_hrtime());
+    double delay = PyFloat_AsDouble(call.first);
+    if ((delay == -1.0 && PyErr_Occurred()) ||
+        timer_checks(self, &call, "call_at") < 0) {
         return NULL;
     }
-    if (timer_checks(self, &call, "call_at") < 0) return NULL;
-    return timer_schedule(self, when, 0, &call);
+    return timer_schedule(self, now + delay, 0, NULL, &call);
 }
 
 static PyObject *
@@ -295,11 +325,7 @@ timer_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *k
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
         return NULL;
     }
-    if (timer_checks(self, &call, "call_at") < 0) return NULL;
-    double when = PyFloat_AsDouble(call.first);
-    if (when == -1.0 && PyErr_Occurred()) return NULL;
-    bool whole = PyLong_CheckExact(call.first) && fabs(when) < TIMER_EXACT;
-    return timer_schedule(self, when, whole ? FL_HANDLE_WHOLE : 0, &call);
+    return timer_schedule_at(self, call.first, &call);
 }
 
 static PyObject *

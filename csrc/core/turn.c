@@ -32,33 +32,32 @@ fl_turn_flush_later(FlLoop *loop, FlFlush *flush)
     loop->flushes_tail = &flush->next;
 }
 
-/* What asks for a flush meanwhile is served in the next turn. */
+/* What asks for a flush meanwhile is served in the next turn. Who waits stays in the
+ * list, where a turn that is taken within a call, and the next after an exception that
+ * leaves the loop, finds them. */
 int
 fl_turn_flush(FlLoop *self)
 {
-    FlFlush *flush = self->flushes;
-    FlFlush **tail = self->flushes_tail;
+    uint64_t turns = fl_metrics_turns(&self->metrics);
+    FlFlush **last = self->flushes_tail;
+    bool more = true;
     int rc = 0;
-    self->flushes = NULL;
-    self->flushes_tail = &self->flushes;
-    while (flush != NULL) {
-        FlFlush *next = flush->next;
+    while (rc == 0 && more && self->flushes != NULL) {
+        FlFlush *flush = self->flushes;
         PyObject *owner = flush->owner;
-        if (rc == 0) {
-            flush->queued = false;
-            rc = flush->call(flush);
-            Py_DECREF(owner);
+        more = &flush->next != last;
+        self->flushes = flush->next;
+        if (self->flushes == NULL) {
+            self->flushes_tail = &self->flushes;
         }
-        else {
-            /* An exception leaves the loop: the others are still owed theirs. */
-            *tail = self->flushes;
-            if (self->flushes == NULL) {
-                self->flushes_tail = tail;
-            }
-            self->flushes = flush;
-            break;
+        flush->queued = false;
+        rc = flush->call(flush);
+        Py_DECREF(owner);
+        if (FL_UNLIKELY(fl_metrics_turns(&self->metrics) != turns)) {
+            turns = fl_metrics_turns(&self->metrics);
+            last = self->flushes_tail; /* the last that was may have gone */
+            more = true;
         }
-        flush = next;
     }
     /* Something was sent: whoever answers in this process may be readable by now. */
     self->idle_turns = TURN_POLL_TURNS;
@@ -216,8 +215,30 @@ turn_run_ready(FlLoop *self, size_t batch)
     return rc;
 }
 
-/* Lets the GIL go around the poll. */
-static FL_ALWAYS_INLINE void
+/* A signal has ended the wait. As a rule the wake-up descriptor tells of it, as it does
+ * of those that come before a wait or to another thread, but the program may have set
+ * another. 0, or -1 with the exception of a handler, which leaves the loop. */
+static FL_NEVER_INLINE int
+turn_interrupted(FlLoop *self)
+{
+    FlPoll *poll = &self->poll;
+    poll->interrupted = false;
+    for (int i = 0; i < poll->harvested; i++) {
+        if ((uint32_t)poll->events[i].data.u64 == (uint32_t)self->signals.watcher.fd) {
+            return 0;
+        }
+    }
+    return PyErr_CheckSignals();
+}
+
+static inline int
+turn_waited(FlLoop *self)
+{
+    return FL_LIKELY(!self->poll.interrupted) ? 0 : turn_interrupted(self);
+}
+
+/* Lets the GIL go around the poll. 0 or -1. */
+static FL_ALWAYS_INLINE int
 turn_poll(FlLoop *self, FlPollWait wait)
 {
     FlJobs *queue = self->job_queue;
@@ -230,10 +251,11 @@ turn_poll(FlLoop *self, FlPollWait wait)
     PyEval_RestoreThread(thread);
     fl_metrics_waited(metrics, woke);
     self->idle_turns = 0;
+    return turn_waited(self);
 }
 
-/* Jobs are under way: looks for a result before it sleeps. */
-static void
+/* Jobs are under way: looks for a result before it sleeps. 0 or -1. */
+static int
 turn_poll_awake(FlLoop *self)
 {
     FlJobs *queue = self->job_queue;
@@ -256,6 +278,7 @@ turn_poll_awake(FlLoop *self)
     PyEval_RestoreThread(thread);
     fl_metrics_waited(metrics, woke);
     fl_spin_ended(&self->spin, found);
+    return turn_waited(self);
 }
 
 static bool
@@ -291,8 +314,7 @@ turn_wait(FlLoop *self, int64_t limit)
         return 0;
     }
     if (limit <= 0) {
-        turn_poll(self, FL_POLL_LOOK);
-        return 0;
+        return turn_poll(self, FL_POLL_LOOK);
     }
     int64_t next = fl_heap_second(&self->timers.heap);
     /* A clock of the program's own ticks as fast as ours, asyncio believes. */
@@ -310,16 +332,12 @@ turn_wait(FlLoop *self, int64_t limit)
     /* Other threads ring the bell from here on; what came before it, is seen here. */
     bool look = self->jobs > 0 && fl_jobs_may_look(self->job_queue, &self->spin);
     atomic_store(&self->wakeup.sleeping, look ? FL_WAKEUP_LOOKS : FL_WAKEUP_ASLEEP);
+    int rc = 0;
     if (!atomic_load(&self->wakeup.pending)) {
-        if (look) {
-            turn_poll_awake(self);
-        }
-        else {
-            turn_poll(self, FL_POLL_BLOCK);
-        }
+        rc = look ? turn_poll_awake(self) : turn_poll(self, FL_POLL_BLOCK);
     }
     atomic_store(&self->wakeup.sleeping, FL_WAKEUP_AWAKE);
-    return 0;
+    return rc;
 }
 
 /* Whether the last look was TURN_POLL_NS ago. That less than most of it has passed can
@@ -346,22 +364,19 @@ turn_note_look(FlLoop *self)
     self->last_ticks = ticks;
 }
 
-/* Callbacks are ready: look for events now and then. */
-static void
+/* Callbacks are ready: look for events now and then. 0 or -1. */
+static int
 turn_look(FlLoop *self)
 {
     if (++self->idle_turns < TURN_POLL_TURNS && self->poll.user_count == 0 &&
         !turn_is_long_ago(self)) {
-        return;
+        return 0;
     }
     self->idle_turns = 0;
     turn_note_look(self);
-    if (++self->looks % TURN_GIL_LOOKS == 0) {
-        turn_poll(self, FL_POLL_LOOK);
-    }
-    else {
-        fl_poll_harvest(&self->poll, FL_POLL_LOOK);
-    }
+    if (++self->looks % TURN_GIL_LOOKS == 0) return turn_poll(self, FL_POLL_LOOK);
+    fl_poll_harvest(&self->poll, FL_POLL_LOOK);
+    return 0;
 }
 
 /* For those who must not look themselves. */
@@ -407,12 +422,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
     }
     self->fresh = false;
     bool batch_first = fl_ring_len(&self->ready) > 0;
-    if (turn_has_work(self)) {
-        turn_look(self);
-    }
-    else if (turn_wait(self, limit) < 0) {
-        return -1;
-    }
+    if ((turn_has_work(self) ? turn_look(self) : turn_wait(self, limit)) < 0) return -1;
     if ((batch_first ? turn_queue(self) : turn_dispatch(self)) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     size_t ahead = fl_ring_len(&self->ready);
@@ -426,7 +436,7 @@ fl_turn_take(FlLoop *self, int64_t limit)
     size_t batch = fl_ring_len(&self->ready);
     if (batch_first && self->poll.harvested != 0) {
         /* Timers that are due stand behind the events: a time-out may lose to data. */
-        batch -= ahead;
+        batch -= ahead < batch ? ahead : batch; /* a turn within may have run them */
         uint64_t turns = fl_metrics_turns(&self->metrics);
         if (turn_run_ready(self, ahead) < 0 || turn_dispatch(self) < 0) return -1;
         if (FL_UNLIKELY(fl_metrics_turns(&self->metrics) != turns)) {

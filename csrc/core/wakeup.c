@@ -314,12 +314,11 @@ wakeup_call_soon_threadsafe(PyObject *op, PyObject *const *args, Py_ssize_t narg
         fl_loop_check_callback(self, call.callback, "call_soon_threadsafe") < 0) {
         return NULL;
     }
-    FlHandle *handle = fl_handle_new(self, self->st->handle_type, call.callback,
-                                     call.args, call.nargs, call.context);
+    FlHandle *handle =
+        fl_loop_make_handle(self, call.callback, call.args, call.nargs, call.context);
     if (handle == NULL) return NULL;
     fl_shared_set(&handle->flags, FL_HANDLE_THREADSAFE);
-    if ((FL_UNLIKELY(self->debug) && fl_handle_trace(handle) < 0) ||
-        fl_wakeup_push(self, handle) < 0) {
+    if (fl_wakeup_push(self, handle) < 0) {
         Py_DECREF((PyObject *)handle);
         return NULL;
     }

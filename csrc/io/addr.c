@@ -90,3 +90,47 @@ fl_addr_socket_number(FlState *st, PyObject *sock, PyObject *name, int *value)
     Py_DECREF(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
+
+int
+fl_addr_has_own_methods(FlState *st, PyObject *sock, const char *const *names)
+{
+    if (FL_LIKELY((PyObject *)Py_TYPE(sock) == st->socket_class)) return 0;
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)st->native_socket)) return 1;
+    for (; *names != NULL; names++) {
+        PyObject *method = PyObject_GetAttrString(sock, *names);
+        if (method == NULL) return -1;
+        bool native = PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == sock;
+        Py_DECREF(method);
+        if (!native) return 1;
+    }
+    return 0;
+}
+
+void
+fl_addr_detach_socket(FlState *st, PyObject *sock)
+{
+    PyObject *raised = fl_compat_take_exception();
+    PyObject *number =
+        PyObject_CallMethodOneArg(st->native_socket, st->str_detach, sock);
+    if (number == NULL) {
+        PyErr_Clear(); /* no memory for the number, which is none of the socket's */
+    }
+    Py_XDECREF(number);
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+    }
+}
+
+PyObject *
+fl_addr_new_socket(FlState *st, int family, int type, int proto, int fd)
+{
+    PyTypeObject *cls = (PyTypeObject *)st->socket_class;
+    PyObject *args = Py_BuildValue("(iiii)", family, type, proto, fd);
+    PyObject *sock = args == NULL ? NULL : cls->tp_new(cls, args, NULL);
+    if (sock != NULL && cls->tp_init(sock, args, NULL) < 0) {
+        fl_addr_detach_socket(st, sock);
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(args);
+    return sock;
+}

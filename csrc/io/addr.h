@@ -40,4 +40,16 @@ PyObject *fl_addr_kept_to_object(const FlKeptAddress *kept);
  * 6,900 instructions; its base class does not, which costs 150. 0 or -1. */
 int fl_addr_socket_number(FlState *st, PyObject *sock, PyObject *name, int *value);
 
+/* Whether one of the methods with these names, NULL at the end, is not the socket
+ * module's: then a transport has to call them. 1, 0 or -1 with an exception. */
+int fl_addr_has_own_methods(FlState *st, PyObject *sock, const char *const *names);
+
+/* A socket.socket over fd, which is its own then. New reference; on NULL with an
+ * exception fd is still the caller's, as it is not for whoever calls the class: that
+ * closes fd where __init__() is interrupted. */
+PyObject *fl_addr_new_socket(FlState *st, int family, int type, int proto, int fd);
+
+/* Takes the descriptor from a socket, without its Python methods. Raises nothing. */
+void fl_addr_detach_socket(FlState *st, PyObject *sock);
+
 #endif

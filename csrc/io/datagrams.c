@@ -58,20 +58,36 @@ inbox_slots(FlInbox *inbox, int asked, char *slab, size_t *stride)
     return inbox->scratch;
 }
 
-/* Makes objects of a datagram. 0 or -1 with MemoryError. */
+/* The data of the i-th datagram, for all before inbox_take_addresses(). 0 or -1 with
+ * MemoryError. */
 static int
-inbox_take(FlInbox *inbox, FlPeers *peers, const char *data, size_t length,
-           const FlAddress *address)
+inbox_take_data(FlInbox *inbox, int i, const char *data, size_t length)
 {
-    FlDatagram *datagram = &inbox->items[inbox->count];
-    datagram->address = fl_peers_object(peers, address, &datagram->name);
-    if (datagram->address == NULL) return -1;
-    datagram->data = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);
-    if (datagram->data == NULL) {
-        Py_DECREF(datagram->address);
-        return -1;
+    inbox->items[i].data = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);
+    if (inbox->items[i].data != NULL) return 0;
+    while (i > 0) {
+        Py_DECREF(inbox->items[--i].data);
     }
-    inbox->count++;
+    return -1;
+}
+
+/* The addresses of n datagrams. Python 3.11 may collect garbage as it makes a tuple,
+ * and so run code of the program's: what has its address can be delivered by then. 0 or
+ * -1 with MemoryError. */
+static int
+inbox_take_addresses(FlInbox *inbox, FlPeers *peers, const FlAddress *addresses, int n)
+{
+    for (int i = 0; i < n; i++) {
+        FlDatagram *datagram = &inbox->items[i];
+        datagram->address = fl_peers_object(peers, &addresses[i], &datagram->name);
+        if (datagram->address == NULL) {
+            for (; i < n; i++) {
+                Py_DECREF(inbox->items[i].data);
+            }
+            return -1;
+        }
+        inbox->count++;
+    }
     return 0;
 }
 
@@ -87,8 +103,8 @@ inbox_receive_one(FlInbox *inbox, FlPeers *peers, int fd, char *slab, size_t siz
         n = recvfrom(fd, slab, size, MSG_DONTWAIT, &address.u.any, &address.length);
     } while (n < 0 && errno == EINTR);
     *code = n < 0 ? errno : 0;
-    if (n < 0 || inbox_take(inbox, peers, slab, (size_t)n, &address) < 0) return -1;
-    return 1;
+    if (n < 0 || inbox_take_data(inbox, 0, slab, (size_t)n) < 0) return -1;
+    return inbox_take_addresses(inbox, peers, &address, 1) < 0 ? -1 : 1;
 }
 
 static int
@@ -121,21 +137,17 @@ inbox_receive_batch(FlInbox *inbox, FlPeers *peers, int fd, char *slab, int aske
     }
     for (int i = 0; i < n; i++) {
         addresses[i].length = messages[i].msg_hdr.msg_namelen;
-        if (inbox_take(inbox, peers, vectors[i].iov_base, messages[i].msg_len,
-                       &addresses[i]) < 0) {
+        if (inbox_take_data(inbox, i, vectors[i].iov_base, messages[i].msg_len) < 0) {
             return -1;
         }
     }
-    return n;
+    return inbox_take_addresses(inbox, peers, addresses, n) < 0 ? -1 : n;
 }
 
-int
-fl_inbox_receive(FlInbox *inbox, FlPeers *peers, int fd, int family, char *slab,
-                 bool *more, int *code)
+static int
+inbox_receive(FlInbox *inbox, FlPeers *peers, int fd, int family, char *slab,
+              bool *more, int *code)
 {
-    *code = 0;
-    *more = false;
-    if (inbox_make(inbox) < 0) return -1;
     /* Unix sockets carry more than IP does: one at a time has all the room. */
     if (family == AF_UNIX) {
         return inbox_receive_one(inbox, peers, fd, slab, FL_SLAB_SIZE, code);
@@ -160,9 +172,24 @@ fl_inbox_receive(FlInbox *inbox, FlPeers *peers, int fd, int family, char *slab,
 }
 
 int
+fl_inbox_receive(FlInbox *inbox, FlPeers *peers, int fd, int family, char *slab,
+                 bool *more, int *code)
+{
+    *code = 0;
+    *more = false;
+    if (FL_UNLIKELY(inbox->receiving)) return 0; /* a turn within this very call */
+    if (inbox_make(inbox) < 0) return -1;
+    inbox->receiving = true;
+    int n = inbox_receive(inbox, peers, fd, family, slab, more, code);
+    inbox->receiving = false;
+    return n;
+}
+
+int
 fl_inbox_push(FlInbox *inbox, PyObject *data, PyObject *address)
 {
-    if (inbox_make(inbox) < 0) return -1;
+    if (fl_inbox_is_empty(inbox) && inbox_make(inbox) < 0) return -1;
+    if (inbox->count == FL_DATAGRAMS_BATCH) return 0; /* turns within turns: lost */
     inbox->items[inbox->count++] =
         (FlDatagram){.data = Py_NewRef(data), .address = Py_NewRef(address)};
     return 0;
@@ -228,10 +255,14 @@ int
 fl_outbox_push(FlOutbox *outbox, PyObject *data, PyObject *address,
                const FlPeerName *name)
 {
-    if (outbox->count == outbox->capacity && outbox_grow(outbox) < 0) return -1;
+    /* First, for the data's own __buffer__() may queue others. */
     PyObject *bytes =
         PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
     if (bytes == NULL) return -1;
+    if (outbox->count == outbox->capacity && outbox_grow(outbox) < 0) {
+        Py_DECREF(bytes);
+        return -1;
+    }
     *outbox_at(outbox, outbox->count++) =
         (FlDatagram){bytes, Py_XNewRef(address), *name};
     fl_shared_put(&outbox->size,

@@ -17,13 +17,15 @@ typedef struct {
 
 /* Invariants: items is NULL or FL_DATAGRAMS_BATCH long; items[head .. count) waits.
  * batch is how many the next system call asks for, unless streak says that they come
- * one by one: it counts the calls in a row that brought one. */
+ * one by one: it counts the calls in a row that brought one. receiving while datagrams
+ * come in. */
 typedef struct {
     FlDatagram *items;
     int head;
     int count;
     int batch;
     unsigned streak;
+    bool receiving;
     char *scratch; /* slots of a batch, once datagrams came in bursts */
 } FlInbox;
 

@@ -26,24 +26,27 @@ static void
 overdue_retry(FlLoop *loop)
 {
     bool left = false;
+    loop->overdue = NULL;
     FlPoll *poll = &loop->poll;
     for (size_t fd = 0; fd < poll->slot_count; fd++) {
         FlTransport *self = (FlTransport *)fl_poll_transport(poll, (int)fd);
         if (self == NULL) continue;
         if (self->flags & FL_TRANSPORT_OVERDUE) {
+            /* To schedule may run code that takes turns, which come here, too. */
+            self->flags &= ~(unsigned)FL_TRANSPORT_OVERDUE;
             if (overdue_schedule(self) < 0 && !loop->closed) {
+                self->flags |= FL_TRANSPORT_OVERDUE;
                 left = true;
             }
             else {
-                self->flags &= ~(unsigned)FL_TRANSPORT_OVERDUE;
                 Py_DECREF((PyObject *)self); /* the one of fl_overdue_add() */
             }
             PyErr_Clear(); /* still no memory, or the loop is closed */
         }
         Py_DECREF((PyObject *)self);
     }
-    if (!left) {
-        loop->overdue = NULL;
+    if (left) {
+        loop->overdue = overdue_retry;
     }
 }
 

@@ -467,12 +467,11 @@ reader_add(PyObject *op, FlReaderSide side, int how, const char *method,
         reader_check_number(call.first, fd) < 0) {
         return NULL;
     }
-    FlHandle *handle = fl_handle_new(loop, loop->st->handle_type, call.callback,
-                                     call.args, call.nargs, call.context);
+    FlHandle *handle =
+        fl_loop_make_handle(loop, call.callback, call.args, call.nargs, call.context);
     if (handle == NULL) return NULL;
     fl_handle_track_always(handle); /* it waits here and not in a queue of the loop's */
-    if ((FL_UNLIKELY(loop->debug) && fl_handle_trace(handle) < 0) ||
-        reader_put(loop, fd, call.first, side, (PyObject *)handle) < 0) {
+    if (reader_put(loop, fd, call.first, side, (PyObject *)handle) < 0) {
         Py_DECREF((PyObject *)handle);
         return NULL;
     }

@@ -68,6 +68,7 @@ static int
 readpipe_ended(FlTransport *base)
 {
     if (fl_pipe_log_closed((FlPipe *)base) < 0) return -1;
+    if (base->protocol == NULL) return 0; /* whoever logs may take turns */
     base->flags |= FL_TRANSPORT_CLOSING;
     (void)fl_poll_set(&base->loop->poll, &base->watcher, 0);
     PyObject *method =

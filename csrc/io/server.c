@@ -43,13 +43,29 @@ listener_ended(FlListener *self)
     self->loop->metrics.listening_ended++;
 }
 
-/* The exception that is set, about a client that could not be served. 0 or -1. */
+/* The exception that is set, about a client that could not be served; in the context of
+ * its connection, if there is one. 0 or -1. */
 static int
-listener_report(FlListener *self, PyObject *protocol)
+listener_report(FlListener *self, PyObject *protocol, PyObject *context)
 {
-    return fl_errors_report_text(self->loop->st, (PyObject *)self->loop,
-                                 "Error on transport creation for incoming connection",
-                                 self->loop->st->str_protocol, protocol, NULL, NULL);
+    PyObject *raised = fl_compat_take_exception();
+    bool entered = context != NULL && PyContext_Enter(context) == 0;
+    if (!entered) {
+        PyErr_Clear();
+    }
+    fl_compat_set_exception(raised);
+    int rc =
+        fl_errors_report_text(self->loop->st, (PyObject *)self->loop,
+                              "Error on transport creation for incoming connection",
+                              self->loop->st->str_protocol, protocol, NULL, NULL);
+    PyObject *failed = rc < 0 ? fl_compat_take_exception() : NULL;
+    if (entered && PyContext_Exit(context) < 0) {
+        rc = -1;
+    }
+    if (failed != NULL) {
+        fl_compat_set_exception(failed);
+    }
+    return rc;
 }
 
 /* Debug mode: logs the new connection. 0 or -1. */
@@ -125,19 +141,31 @@ listener_serve(FlListener *self, int fd, const FlAddress *peer)
                                                          peer, self->local, protocol,
                                                          context, self->server);
     }
-    Py_XDECREF(context);
     int rc = 0;
     if (transport == NULL) {
         fl_count_add(&self->loop->metrics.accept_failures, 1);
         close(fd);
-        rc = listener_report(self, protocol);
+        rc = listener_report(self, protocol, context);
     }
     else if (FL_UNLIKELY(self->loop->debug)) {
         rc = listener_log(self, peer, transport);
     }
+    Py_XDECREF(context);
     Py_XDECREF(protocol);
     Py_XDECREF(transport);
     return rc;
+}
+
+/* Asks for clients; a reader that the program put on the socket meanwhile goes, as it
+ * does in asyncio. 0 or an errno. */
+static int
+listener_watch(FlListener *self)
+{
+    FlLoop *loop = self->loop;
+    int code = fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
+    if (FL_LIKELY(code != EEXIST)) return code;
+    fl_reader_forget(loop, self->watcher.fd);
+    return fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
 }
 
 /* _restart(): watches again after the pause. */
@@ -152,7 +180,7 @@ listener_restart(PyObject *op, PyObject *Py_UNUSED(ignored))
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    int code = fl_poll_set(&self->loop->poll, &self->watcher, EPOLLIN);
+    int code = listener_watch(self);
     if (code != 0) return fl_errors_from_uv(-code);
     Py_RETURN_NONE;
 }
@@ -183,8 +211,7 @@ listener_pause(FlListener *self, int code)
     Py_XDECREF(shown);
     Py_XDECREF(exc);
     if (rc < 0 && !self->loop->closed) {
-        /* Nobody would restart it. */
-        (void)fl_poll_set(&self->loop->poll, &self->watcher, EPOLLIN);
+        (void)listener_watch(self); /* nobody would restart it */
     }
     return rc;
 }
@@ -213,6 +240,19 @@ listener_accept_failed(FlListener *self, int code)
     }
 }
 
+/* Whether the socket is still what it was. If what we called has closed it, or another
+ * callback before the event was told of, its number may be a stranger's, and so would
+ * the client be. */
+static bool
+listener_is_open(FlListener *self)
+{
+    if (PyObject_AsFileDescriptor(self->sock) == self->watcher.fd) return true;
+    PyErr_Clear();
+    listener_ended(self);
+    (void)fl_poll_set(&self->loop->poll, &self->watcher, 0);
+    return false;
+}
+
 /* One client an event costs no accept() in vain; while more are waiting than were
  * taken, twice as many are taken the next time, up to the backlog. */
 static int
@@ -220,6 +260,10 @@ listener_accept(FlListener *self)
 {
     long taken = 0;
     for (; taken < self->limit; taken++) {
+        if (!listener_is_open(self)) {
+            return taken > 0 ? 0 : listener_accept_failed(self, EBADF);
+        }
+        if (self->watcher.events == 0) return 0; /* stopped by what we called */
         FlAddress peer = {.length = sizeof(peer.u)};
         int fd = accept4(self->watcher.fd, &peer.u.any, &peer.length,
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -229,7 +273,7 @@ listener_accept(FlListener *self)
         }
         fl_count_add(&self->loop->metrics.accepts, 1);
         if (listener_serve(self, fd, &peer) < 0) return -1;
-        if (self->watcher.events == 0) return 0; /* stopped by what we called */
+        if (self->watcher.events == 0) return 0;
     }
     long most = self->backlog + FL_ACCEPT_EXTRA;
     self->limit = taken * 2 < most ? taken * 2 : most > 1 ? most : 1;
@@ -325,11 +369,7 @@ server_start_serving(PyObject *op, PyObject *args, PyObject *kwargs)
         listener_prepare(self) < 0) {
         goto error;
     }
-    code = fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
-    if (code == EEXIST) {
-        fl_reader_forget(loop, fd);
-        code = fl_poll_set(&loop->poll, &self->watcher, EPOLLIN);
-    }
+    code = listener_watch(self);
     if (code != 0) {
         fl_errors_from_uv(-code);
         goto error;

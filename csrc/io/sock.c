@@ -280,7 +280,9 @@ sendall_by_method(FlSockOp *self)
         Py_DECREF(count);
         if (n == -1 && PyErr_Occurred()) return FL_SOCKOP_FAILED;
         fl_traffic_out(sock_traffic(self), n > 0 ? (size_t)n : 0);
-        self->sent += n;
+        if (__builtin_add_overflow(self->sent, n, &self->sent)) {
+            self->sent = n < 0 ? PY_SSIZE_T_MIN : PY_SSIZE_T_MAX;
+        }
     }
     if (sendall_export(self) < 0) return FL_SOCKOP_FAILED;
     return count != NULL ? FL_SOCKOP_DONE : FL_SOCKOP_BLOCKED;
@@ -317,10 +319,10 @@ accept_pair(FlState *st, int fd, int family, int type, int proto, const FlAddres
 {
     PyObject *pair = NULL;
     PyObject *address = fl_addr_to_object(peer);
-    PyObject *sock = address == NULL
-                         ? NULL
-                         : PyObject_CallFunction(st->socket_class, "iiii", family,
-                                                 type | SOCK_NONBLOCK, proto, fd);
+    PyObject *sock =
+        address == NULL
+            ? NULL
+            : fl_addr_new_socket(st, family, type | SOCK_NONBLOCK, proto, fd);
     if (sock == NULL) {
         close(fd);
     }
@@ -514,8 +516,9 @@ connect_directly(FlSockOp *self, PyObject **result)
         !fl_peers_convert(family, address, &name) || !connect_is_plain(self)) {
         return FL_SOCKOP_BLOCKED;
     }
-    if (sock_refresh_fd(self) < 0 ||
-        PySys_Audit("socket.connect", "OO", sock, address) < 0) {
+    /* In this order: a hook is Python code, which may close the socket. */
+    if (PySys_Audit("socket.connect", "OO", sock, address) < 0 ||
+        sock_refresh_fd(self) < 0) {
         return FL_SOCKOP_FAILED;
     }
     self->phase = CONNECT_WAIT;

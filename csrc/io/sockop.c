@@ -3,6 +3,7 @@
  * Owns:   the arguments, the buffer that is being sent, and the wait for the socket.
  * Thread: the loop's own. */
 #include "io/sockop.h"
+#include "core/tasks.h"
 #include "base/errors.h"
 
 /* The iterator that await would step. New reference or NULL. */
@@ -85,7 +86,7 @@ sockop_wait(FlSockOp *self)
             goto done;
         }
     }
-    self->future = fl_loop_new_future(loop);
+    self->future = fl_tasks_new_future(loop);
     if (self->future == NULL) goto done;
     if (fl_reader_wait(loop, self->fd, self->kind->side, self->future) < 0) goto done;
     self->awaiting = sockop_iterator(self->future);

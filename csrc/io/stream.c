@@ -9,6 +9,7 @@
 #include "io/stream.h"
 #include "core/turn.h"
 #include "base/errors.h"
+#include "io/flow.h"
 #include "io/streaminfo.h"
 #include "io/streamlend.h"
 #include "io/streamread.h"
@@ -18,6 +19,8 @@
 
 enum {
     STREAM_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
+    STREAM_SERIES = 1024 * 1024,    /* of large writes in a row, that leave together */
+    STREAM_PAUSE_NS = 100 * 1000,   /* ends such a row */
     STREAM_VECTORS = 256,           /* buffers a sendmsg() takes */
 };
 
@@ -45,9 +48,7 @@ static void
 stream_unbind(FlTransport *base)
 {
     FlStream *self = stream_of(base);
-    self->feeds = false;
-    Py_CLEAR(self->receive);
-    Py_CLEAR(self->updated);
+    fl_bound_clear(&self->bound);
     self->sink = NULL;
 }
 
@@ -67,22 +68,21 @@ fl_stream_drained(FlStream *self)
 {
     FlTransport *base = &self->base;
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
-        bool entered = fl_transport_enter(base);
-        int rc = fl_transport_maybe_resume(base);
-        fl_transport_leave(base, entered);
-        if (rc < 0) return -1;
+        if (fl_flow_maybe_resume_within(base) < 0) return -1;
         if (self->out.size > 0) return 0; /* it wrote at once */
     }
     if (self->empty_waiter != NULL) {
+        PyObject *waiter = Py_NewRef(self->empty_waiter);
         FlState *st = base->loop->st;
-        PyObject *done = PyObject_CallMethodNoArgs(self->empty_waiter, st->str_done);
+        PyObject *done = PyObject_CallMethodNoArgs(waiter, st->str_done);
         int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
         Py_XDECREF(done);
-        PyObject *result = is_done != 0
-                               ? NULL
-                               : PyObject_CallMethodOneArg(self->empty_waiter,
-                                                           st->str_set_result, Py_None);
+        PyObject *result =
+            is_done != 0
+                ? NULL
+                : PyObject_CallMethodOneArg(waiter, st->str_set_result, Py_None);
         Py_XDECREF(result);
+        Py_DECREF(waiter);
         if (is_done < 0 || (is_done == 0 && result == NULL)) return -1;
     }
     if (base->flags & FL_TRANSPORT_CLOSING) return fl_transport_lose(base, NULL);
@@ -120,6 +120,8 @@ stream_send(FlStream *self)
         }
         fl_traffic_out(self->base.traffic, (size_t)n);
         fl_buffers_consume(&self->out, (size_t)n);
+        /* Less than was offered: it is full, another call would only say so. */
+        if (self->out.size > 0 && count < STREAM_VECTORS) return 1;
     }
     return 0;
 }
@@ -144,12 +146,9 @@ stream_flush(FlStream *self)
     }
     if (!waits) return fl_stream_drained(self);
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
-        bool entered = fl_transport_enter(base);
-        int rc = fl_transport_maybe_resume(base);
-        fl_transport_leave(base, entered);
-        return rc;
+        return fl_flow_maybe_resume_within(base);
     }
-    return fl_transport_maybe_pause(base);
+    return fl_flow_maybe_pause(base);
 }
 
 int
@@ -164,14 +163,50 @@ fl_stream_queue(FlStream *self, PyObject *data)
 int
 fl_stream_flush(FlStream *self)
 {
-    if (self->writing) return fl_transport_maybe_pause(&self->base);
+    if (self->writing) return fl_flow_maybe_pause(&self->base);
     return stream_flush(self);
 }
 
 static int
 on_flush(FlFlush *flush)
 {
-    return stream_flush((FlStream *)((char *)flush - offsetof(FlStream, flush)));
+    FlStream *self = (FlStream *)((char *)flush - offsetof(FlStream, flush));
+    if (FL_LIKELY(self->out.size <= self->base.high_water)) return stream_flush(self);
+    /* Many large writes may pause the protocol, and nobody's callback runs now. */
+    bool entered = fl_transport_enter(&self->base);
+    int rc = stream_flush(self);
+    return fl_transport_left(&self->base, entered, rc);
+}
+
+/* Whether what is queued waits for the end of the turn, and for what may follow.
+ *
+ * A large write goes at once, so that the peer works on it meanwhile. Those behind it,
+ * in the same turn and without a pause between them, do so by the MiB: the kernel sends
+ * four times 256 KiB for a sixth less than one after the other, and wakes the peer less
+ * often. The socket has taken all so far, so they do not count as its buffer; but not
+ * where little may wait, for whoever wants to know when it has left. */
+static bool
+stream_may_wait(FlStream *self)
+{
+    FlLoop *loop = self->base.loop;
+    if (loop->thread == 0) return false;
+    size_t size = self->out.size;
+    if (size < STREAM_SMALL_WRITE && size <= self->base.high_water) return true;
+    return self->sent_turn == fl_metrics_turns(&loop->metrics) &&
+           size < STREAM_SERIES && self->base.high_water >= STREAM_SMALL_WRITE &&
+           uv_hrtime() - self->sent_at < STREAM_PAUSE_NS;
+}
+
+static int
+stream_send_now(FlStream *self)
+{
+    bool large = self->out.size >= STREAM_SMALL_WRITE;
+    int rc = stream_flush(self);
+    if (large) {
+        self->sent_turn = fl_metrics_turns(&self->base.loop->metrics);
+        self->sent_at = uv_hrtime();
+    }
+    return rc;
 }
 
 /* Something was queued: now, or at the end of the turn? 0 or -1. */
@@ -179,25 +214,20 @@ static int
 stream_queued(FlStream *self)
 {
     self->flood = 0;
-    if (!self->writing) {
-        if (self->out.size < STREAM_SMALL_WRITE &&
-            self->out.size <= self->base.high_water && self->base.loop->thread != 0) {
-            fl_turn_flush_later(self->base.loop, &self->flush);
-            return 0;
-        }
-        return stream_flush(self);
-    }
-    return fl_transport_maybe_pause(&self->base);
+    if (self->writing) return fl_flow_maybe_pause(&self->base);
+    if (!stream_may_wait(self)) return stream_send_now(self);
+    fl_turn_flush_later(self->base.loop, &self->flush);
+    return 0;
 }
 
 /* Sends a large buffer that is not a bytes object as far as it goes, and queues a copy
- * of the rest. 0 or -1. */
+ * of the rest: in a forked child, of all. 0 or -1. */
 static int
 stream_write_through(FlStream *self, const char *data, size_t length)
 {
     FlTransport *base = &self->base;
     size_t sent = 0;
-    while (sent < length) {
+    while (sent < length && FL_LIKELY(!fl_poll_is_foreign(&base->loop->poll))) {
         ssize_t n = send(base->watcher.fd, data + sent, length - sent, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -239,6 +269,17 @@ stream_is_data(PyObject *data)
     return PyBytes_Check(data) || PyByteArray_Check(data) || PyMemoryView_Check(data);
 }
 
+/* asyncio's TypeError for anything else; returns NULL. */
+static PyObject *
+stream_refuse(PyObject *data)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(data));
+    if (name == NULL) return NULL;
+    PyErr_Format(PyExc_TypeError, FL_WRITE_TYPE_ERROR, name);
+    Py_DECREF(name);
+    return NULL;
+}
+
 static int
 stream_check_write(FlStream *self, const char *method)
 {
@@ -261,15 +302,22 @@ stream_write_other(FlStream *self, PyObject *data)
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         /* Not contiguous: a copy is, and then it is a bytes object. */
+        if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
         if (stream_push(self, data) < 0) return -1;
         return self->out.size > 0 ? stream_queued(self) : 0;
     }
     int rc = 0;
-    if (view.len >= STREAM_SMALL_WRITE && self->out.size == 0) {
+    bool large = view.len >= STREAM_SMALL_WRITE;
+    if (large && self->flush.queued) {
+        rc = stream_flush(self);
+    }
+    /* What waited before it, or its own __buffer__(), may have ended the connection. */
+    bool lost = rc < 0 || self->base.conn_lost > 0;
+    if (!lost && large && self->out.size == 0) {
         rc = stream_write_through(self, view.buf, (size_t)view.len);
     }
-    else if (view.len > 0) {
+    else if (!lost && view.len > 0) {
         rc = stream_push(self, data);
         if (rc == 0) {
             rc = stream_queued(self);
@@ -287,16 +335,13 @@ stream_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
     bool is_bytes = PyBytes_CheckExact(data);
-    if (FL_UNLIKELY(!is_bytes && !stream_is_data(data))) {
-        return fl_transport_refuse_data(data);
-    }
+    if (FL_UNLIKELY(!is_bytes && !stream_is_data(data))) return stream_refuse(data);
     if (stream_check_write(self, "write") < 0) return NULL;
     Py_ssize_t length = is_bytes ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
     if (length < 0) return NULL;
     if (length == 0) Py_RETURN_NONE;
     if (FL_UNLIKELY(self->base.conn_lost > 0)) {
-        if (fl_transport_write_lost(&self->base, "socket.send() raised exception.") <
-            0) {
+        if (fl_flow_write_lost(&self->base, "socket.send() raised exception.") < 0) {
             return NULL;
         }
         Py_RETURN_NONE;
@@ -324,7 +369,9 @@ stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *lines =
         fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
     if (lines == NULL) return NULL;
-    if (stream_check_write(self, FL_WRITELINES_NAME) < 0) return NULL;
+    if (!FL_WRITELINES_JOINS && stream_check_write(self, FL_WRITELINES_NAME) < 0) {
+        return NULL;
+    }
     /* All of them become bytes first: an unfit one must not leave half a message. */
     PyObject *list = PySequence_List(lines);
     if (list == NULL) return NULL;
@@ -346,10 +393,12 @@ stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         }
         total += PyBytes_GET_SIZE(PyList_GET_ITEM(list, i));
     }
+    if (FL_WRITELINES_JOINS && stream_check_write(self, FL_WRITELINES_NAME) < 0) {
+        goto error;
+    }
     if (total == 0) goto done;
     if (self->base.conn_lost > 0) {
-        if (fl_transport_write_lost(&self->base, "socket.send() raised exception.") <
-            0) {
+        if (fl_flow_write_lost(&self->base, "socket.send() raised exception.") < 0) {
             goto error;
         }
         goto done;
@@ -536,24 +585,6 @@ fl_stream_accepted(FlLoop *loop, int fd, int family, const FlAddress *peer,
                        local, NULL);
 }
 
-/* Whether sock has a recv() or send() of its own, which a transport has to call. 1, 0
- * or -1 with an exception. */
-static int
-stream_is_foreign(FlState *st, PyObject *sock)
-{
-    if (FL_LIKELY((PyObject *)Py_TYPE(sock) == st->socket_class)) return 0;
-    if (!PyObject_TypeCheck(sock, (PyTypeObject *)st->native_socket)) return 1;
-    for (const char *const *name = (const char *const[]){"recv", "send", NULL};
-         *name != NULL; name++) {
-        PyObject *method = PyObject_GetAttrString(sock, *name);
-        if (method == NULL) return -1;
-        bool native = PyCFunction_Check(method) && PyCFunction_GET_SELF(method) == sock;
-        Py_DECREF(method);
-        if (!native) return 1;
-    }
-    return 0;
-}
-
 static PyObject *
 stream_make_foreign(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -581,7 +612,8 @@ stream_make_socket_transport(PyObject *op, PyObject *args, PyObject *kwargs)
             &waiter, fl_transport_convert_extra, &extra, &server, &context)) {
         return NULL;
     }
-    int foreign = stream_is_foreign(st, sock);
+    static const char *const called[] = {"recv", "send", NULL};
+    int foreign = fl_addr_has_own_methods(st, sock, called);
     if (foreign < 0) return NULL;
     if (FL_UNLIKELY(foreign)) return stream_make_foreign(op, args, kwargs);
     int fd = PyObject_AsFileDescriptor(sock);
@@ -642,11 +674,10 @@ static int
 stream_traverse(PyObject *op, visitproc visit, void *arg)
 {
     FlStream *self = (FlStream *)op;
-    Py_VISIT(self->receive);
-    Py_VISIT(self->updated);
     Py_VISIT(self->local);
     Py_VISIT(self->empty_waiter);
-    return fl_transport_traverse(op, visit, arg);
+    int rc = fl_bound_traverse(&self->bound, visit, arg);
+    return rc == 0 ? fl_transport_traverse(op, visit, arg) : rc;
 }
 
 static int
@@ -669,7 +700,7 @@ stream_dealloc(PyObject *op)
 static PyMethodDef stream_methods[] = {
     FL_TRANSPORT_METHODS,
     FL_TRANSPORT_READ_METHODS,
-    FL_TRANSPORT_WRITE_METHODS,
+    FL_FLOW_METHODS,
     {"write", (PyCFunction)(void (*)(void))stream_write, METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("write($self, data)\n--\n\nWrite bytes; never blocks.")},
     {"writelines", (PyCFunction)(void (*)(void))stream_writelines,

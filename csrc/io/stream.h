@@ -1,12 +1,13 @@
 /* stream.h - transports over connected stream sockets, TCP and Unix.
  *
  * Promises: small writes leave as one system call at the end of the turn, large ones at
- * once; bytes objects are never copied; what asyncio would have sent before close(),
- * abort() or write_eof() is sent before them here, too. */
+ * once, but for those that follow another at once, which leave together; bytes objects
+ * are never copied; what asyncio would have sent before close(), abort() or write_eof()
+ * is sent before them here, too. */
 #ifndef FL_STREAM_H
 #define FL_STREAM_H
 #include "base/buffers.h"
-#include "io/transport.h"
+#include "io/bound.h"
 
 /* A protocol of our own that takes bytes without a call into Python. */
 typedef struct {
@@ -18,19 +19,18 @@ typedef struct {
 } FlSink;
 
 /* Invariants: writing is true exactly while the watcher waits for the socket to take
- * more; then no flush is queued. receive and updated are bound methods of the current
- * protocol, or NULL until data comes. */
+ * more; then no flush is queued. */
 typedef struct {
     FlTransport base;
     FlFlush flush;
     FlBuffers out;
-    PyObject *receive;      /* data_received, or get_buffer of a BufferedProtocol */
-    bool feeds;             /* receive is that of asyncio's streams: see feed.h */
-    PyObject *updated;      /* buffer_updated of a BufferedProtocol */
+    FlBound bound;
     const FlSink *sink;     /* of the current protocol, or NULL */
     PyObject *local;        /* the socket's own address, where known without asking */
     PyObject *empty_waiter; /* sendfile waits for an empty queue */
     Py_ssize_t predicted;   /* how much the next read is likely to bring */
+    uint64_t sent_turn;     /* in which a large write was sent, */
+    uint64_t sent_at;       /* and uv_hrtime() behind it */
     int family;
     uint8_t flood; /* large reads since the last write, up to a few */
     bool writing;

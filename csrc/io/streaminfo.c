@@ -34,15 +34,13 @@ fl_streaminfo_socket(FlStream *self)
     int protocol = 0;
     socklen_t length = sizeof(protocol);
     (void)getsockopt(base->watcher.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length);
-    sock = PyObject_CallFunction(st->socket_class, "iiii", self->family, SOCK_STREAM,
-                                 protocol, base->watcher.fd);
+    sock =
+        fl_addr_new_socket(st, self->family, SOCK_STREAM, protocol, base->watcher.fd);
     if (sock == NULL) return NULL;
     if (base->sock != NULL || (base->flags & FL_TRANSPORT_CLOSED)) {
         /* While it was made: the descriptor is not this one's to close. */
-        PyObject *number = PyObject_CallMethod(sock, "detach", NULL);
+        fl_addr_detach_socket(st, sock);
         Py_DECREF(sock);
-        if (number == NULL) return NULL;
-        Py_DECREF(number);
         return base->sock != NULL ? Py_NewRef(base->sock) : stream_closed_socket(self);
     }
     base->sock = Py_NewRef(sock);
@@ -143,7 +141,9 @@ fl_streaminfo_make(FlTransport *base, PyObject *name)
     if (PyUnicode_Compare(name, st->str_socket) == 0) {
         PyObject *sock = fl_streaminfo_socket(self);
         if (sock == NULL) return NULL;
-        PyObject *shown = PyObject_CallOneArg(st->transport_socket, sock);
+        PyObject *shown = PyObject_CallMethodObjArgs((PyObject *)base->loop,
+                                                     st->str__make_transport_socket,
+                                                     sock, (PyObject *)base, NULL);
         Py_DECREF(sock);
         return shown;
     }

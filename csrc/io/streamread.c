@@ -19,8 +19,11 @@ stream_received_eof(FlStream *self)
 {
     FlTransport *base = &self->base;
     if (fl_transport_debug(base, "%r received EOF") < 0) return -1;
+    if (base->protocol == NULL) return 0; /* whoever logs may take turns */
+    PyObject *protocol = Py_NewRef(base->protocol);
     PyObject *result =
-        PyObject_CallMethodNoArgs(base->protocol, base->loop->st->str_eof_received);
+        PyObject_CallMethodNoArgs(protocol, base->loop->st->str_eof_received);
+    Py_DECREF(protocol);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     if (keep_open < 0) {
@@ -122,17 +125,20 @@ stream_feed(FlStream *self, const char *data, Py_ssize_t length)
     return fed;
 }
 
-/* Looks up how the protocol receives. Without it, the first data will tell. */
-static void
+/* Looks up how the protocol receives. Without it, the first data will tell. False if
+ * there is nothing to read for it after that. */
+static bool
 stream_bind(FlStream *self)
 {
-    FlState *st = self->base.loop->st;
-    self->receive = PyObject_GetAttr(self->base.protocol, st->str_data_received);
-    if (self->receive == NULL) {
+    FlTransport *base = &self->base;
+    PyObject *receive = fl_bound_look_up(base, &self->bound, &self->bound.receive,
+                                         base->loop->st->str_data_received);
+    if (receive == NULL) {
         PyErr_Clear();
-        return;
     }
-    self->feeds = fl_feed_is_meant(st, self->base.protocol, self->receive);
+    Py_XDECREF(receive);
+    return (base->watcher.events & EPOLLIN) && self->sink == NULL &&
+           !(base->flags & FL_TRANSPORT_BUFFERED);
 }
 
 static PyObject *
@@ -148,7 +154,7 @@ stream_recv_small(FlStream *self, int *rc)
     if (!stream_recv_worked(self, n, code, rc)) return NULL;
     bool large = self->predicted > STREAM_LARGE_READ;
     self->predicted = n;
-    if (self->feeds) {
+    if (self->bound.feeds) {
         int fed = stream_feed(self, slab, n);
         if (FL_LIKELY(fed != 0)) {
             stream_count_flood(self, large);
@@ -168,19 +174,19 @@ stream_read(FlStream *self)
 {
     FlTransport *base = &self->base;
     int rc = 0;
-    if (FL_UNLIKELY(self->receive == NULL)) {
-        stream_bind(self);
-    }
+    if (FL_UNLIKELY(self->bound.receive == NULL) && !stream_bind(self)) return 0;
     bool large = self->predicted > STREAM_LARGE_READ;
-    PyObject *data = large && !self->feeds ? stream_recv_large(self, &rc)
-                                           : stream_recv_small(self, &rc);
+    PyObject *data = large && !self->bound.feeds ? stream_recv_large(self, &rc)
+                                                 : stream_recv_small(self, &rc);
     if (data == NULL) return rc;
     stream_count_flood(self, large);
-    if (FL_UNLIKELY(self->receive == NULL)) {
-        self->receive =
-            PyObject_GetAttr(base->protocol, base->loop->st->str_data_received);
+    if (FL_UNLIKELY(self->bound.receive == NULL) && base->protocol == NULL) {
+        /* closed meanwhile */
+        Py_DECREF(data);
+        return 0;
     }
-    PyObject *receive = Py_XNewRef(self->receive);
+    PyObject *receive = fl_bound_get(base, &self->bound, &self->bound.receive,
+                                     base->loop->st->str_data_received);
     PyObject *result = receive == NULL ? NULL : PyObject_CallOneArg(receive, data);
     Py_XDECREF(receive);
     Py_DECREF(data);
@@ -194,11 +200,9 @@ static int
 stream_get_buffer(FlStream *self, Py_buffer *view)
 {
     FlState *st = self->base.loop->st;
-    if (self->receive == NULL) {
-        self->receive = PyObject_GetAttr(self->base.protocol, st->str_get_buffer);
-        if (self->receive == NULL) return -1;
-    }
-    PyObject *get_buffer = Py_NewRef(self->receive);
+    PyObject *get_buffer = fl_bound_get(&self->base, &self->bound, &self->bound.receive,
+                                        st->str_get_buffer);
+    if (get_buffer == NULL) return -1;
     PyObject *hint = PyLong_FromLong(-1);
     PyObject *buffer = hint == NULL ? NULL : PyObject_CallOneArg(get_buffer, hint);
     Py_XDECREF(hint);
@@ -221,15 +225,19 @@ stream_read_into_buffer(FlStream *self)
 {
     FlTransport *base = &self->base;
     Py_buffer view;
-    PyObject *protocol = base->protocol; /* for comparison alone */
+    /* For comparison alone, but owned: another could have its address. */
+    PyObject *protocol = Py_XNewRef(base->protocol);
     if (stream_get_buffer(self, &view) < 0) {
+        Py_XDECREF(protocol);
         return fl_transport_fatal(base,
                                   "Fatal error: protocol.get_buffer() call failed.");
     }
     /* If get_buffer() installed another protocol, what waits in the socket is not for
      * this buffer. If it closed us, reading on as asyncio does spares the peer a reset.
      */
-    if (base->protocol != protocol) {
+    bool replaced = base->protocol != protocol;
+    Py_XDECREF(protocol);
+    if (replaced) {
         PyBuffer_Release(&view);
         return 0;
     }
@@ -238,11 +246,9 @@ stream_read_into_buffer(FlStream *self)
     PyBuffer_Release(&view);
     int rc;
     if (!stream_recv_worked(self, n, code, &rc)) return rc;
-    if (self->updated == NULL) {
-        self->updated =
-            PyObject_GetAttr(base->protocol, base->loop->st->str_buffer_updated);
-    }
-    PyObject *updated = Py_XNewRef(self->updated);
+    if (FL_UNLIKELY(base->protocol == NULL)) return 0; /* its __release_buffer__() */
+    PyObject *updated = fl_bound_get(base, &self->bound, &self->bound.updated,
+                                     base->loop->st->str_buffer_updated);
     PyObject *count = PyLong_FromSsize_t(n);
     PyObject *result =
         updated == NULL || count == NULL ? NULL : PyObject_CallOneArg(updated, count);
@@ -287,7 +293,7 @@ fl_streamread_ready(FlStream *self)
     /* In a flood more has come while the protocol had what came before: another read is
      * cheaper than another wait. The protocol may have closed, paused or changed. */
     if (FL_UNLIKELY(self->flood == STREAM_FLOOD) && rc == 0 &&
-        (self->base.watcher.events & EPOLLIN) &&
+        (self->base.watcher.events & EPOLLIN) && self->sink == NULL &&
         !(self->base.flags & FL_TRANSPORT_BUFFERED)) {
         rc = stream_read(self);
     }

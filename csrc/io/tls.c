@@ -142,15 +142,9 @@ fl_tls_call_eof_received(FlTls *self)
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     if (keep_open > 0) {
-        PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
-        result = logger == NULL
-                     ? NULL
-                     : PyObject_CallMethod(logger, "warning", "s",
-                                           "returning true from eof_received() has no "
+        keep_open =
+            fl_transport_warn(&self->base, "returning true from eof_received() has no "
                                            "effect when using ssl");
-        Py_XDECREF(logger);
-        keep_open = result == NULL ? -1 : 0;
-        Py_XDECREF(result);
     }
     if (keep_open < 0) return fl_tls_fatal(self, "Error calling eof_received()");
     return 0;
@@ -161,20 +155,27 @@ static int
 tls_deliver(FlTls *self, PyObject *plain)
 {
     FlState *st = tls_state(self);
+    PyObject *receive = NULL;
     if (self->base.protocol == NULL) return 0;
-    if (self->receive == NULL) {
-        self->receive = PyObject_GetAttr(self->base.protocol, st->str_data_received);
-        if (self->receive == NULL) return -1;
-        self->feeds = fl_feed_is_meant(st, self->base.protocol, self->receive);
+    if (FL_UNLIKELY(self->bound.receive == NULL)) {
+        receive = fl_bound_look_up(&self->base, &self->bound, &self->bound.receive,
+                                   st->str_data_received);
+        if (receive == NULL) return -1;
     }
-    if (self->feeds) {
+    if (self->bound.feeds) {
         PyObject *protocol = Py_NewRef(self->base.protocol);
         int fed = fl_feed_data(st, protocol, PyBytes_AS_STRING(plain),
                                PyBytes_GET_SIZE(plain));
         Py_DECREF(protocol);
-        if (FL_LIKELY(fed != 0)) return fed < 0 ? -1 : 0;
+        if (FL_LIKELY(fed != 0)) {
+            Py_XDECREF(receive);
+            return fed < 0 ? -1 : 0;
+        }
     }
-    PyObject *receive = Py_NewRef(self->receive);
+    if (receive == NULL) {
+        receive = Py_XNewRef(self->bound.receive);
+        if (receive == NULL) return 0; /* a patched reader took the protocol away */
+    }
     PyObject *result = PyObject_CallOneArg(receive, plain);
     Py_DECREF(receive);
     Py_XDECREF(result);
@@ -207,11 +208,9 @@ static int
 tls_get_buffer(FlTls *self, Py_ssize_t hint, Py_buffer *view)
 {
     FlState *st = tls_state(self);
-    if (self->receive == NULL) {
-        self->receive = PyObject_GetAttr(self->base.protocol, st->str_get_buffer);
-        if (self->receive == NULL) return -1;
-    }
-    PyObject *get_buffer = Py_NewRef(self->receive);
+    PyObject *get_buffer = fl_bound_get(&self->base, &self->bound, &self->bound.receive,
+                                        st->str_get_buffer);
+    if (get_buffer == NULL) return -1;
     PyObject *size = PyLong_FromSsize_t(hint);
     PyObject *buffer = size == NULL ? NULL : PyObject_CallOneArg(get_buffer, size);
     Py_XDECREF(size);
@@ -260,11 +259,9 @@ tls_read_buffered(FlTls *self)
     if (at == 0) return rc;
     fl_traffic_in(self->base.traffic, (size_t)at);
     if (self->base.protocol != protocol) return rc; /* a callback of OpenSSL's did it */
-    if (self->updated == NULL) {
-        self->updated = PyObject_GetAttr(protocol, st->str_buffer_updated);
-        if (self->updated == NULL) return FL_TLS_ERROR;
-    }
-    PyObject *updated = Py_NewRef(self->updated);
+    PyObject *updated = fl_bound_get(&self->base, &self->bound, &self->bound.updated,
+                                     st->str_buffer_updated);
+    if (updated == NULL) return FL_TLS_ERROR;
     PyObject *number = PyLong_FromSsize_t(at);
     PyObject *result = number == NULL ? NULL : PyObject_CallOneArg(updated, number);
     Py_XDECREF(number);
@@ -274,11 +271,25 @@ tls_read_buffered(FlTls *self)
     return full && rc == FL_TLS_DONE ? FL_TLS_MORE : rc;
 }
 
+int
+fl_tls_resume_later(FlTls *self)
+{
+    if (self->resume_pending || self->over) return 0;
+    PyObject *method = PyObject_GetAttr((PyObject *)self, tls_state(self)->str__resume);
+    if (method == NULL) return -1;
+    int rc = fl_loop_call_soon(self->base.loop, method, NULL, 0, self->base.context);
+    self->resume_pending = rc == 0;
+    Py_DECREF(method);
+    return rc;
+}
+
 /* With the exception of a read or of the protocol set. */
 static int
 tls_read_failed(FlTls *self)
 {
-    if (fl_errors_fatal()) return -1;
+    /* CancelledError and its like are the transport's below to report, as in asyncio.
+     */
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
     /* OpenSSL may have an alert for the peer. */
     PyObject *exc = fl_compat_take_exception();
     if (fl_tlswrite_send(self) < 0) {
@@ -301,7 +312,8 @@ fl_tls_read(FlTls *self, const char *data, size_t size)
             }
             size = 0;
         }
-        if (self->state != FL_TLS_WRAPPED || self->busy ||
+        if (FL_UNLIKELY(self->busy)) return fl_tls_resume_later(self);
+        if (self->state != FL_TLS_WRAPPED ||
             (flags & (FL_TRANSPORT_PAUSED | FL_TRANSPORT_CLOSING))) {
             break;
         }
@@ -392,11 +404,12 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     fl_shared_put(&self->over, true);
     fl_tls_uncount(self);
     self->stream = NULL;
-    self->base.kind->unbind(&self->base);
-    fl_transport_put_protocol(&self->base, NULL);
     if (fl_tls_unschedule(&self->timer) < 0 || fl_tls_unschedule(&self->linger) < 0) {
         rc = -1;
     }
-    if (rc < 0) return -1;
-    return fl_tls_wake(self, exc == Py_None ? NULL : exc);
+    if (rc == 0) { /* which may tell of the protocol */
+        rc = fl_tls_wake(self, exc == Py_None ? NULL : exc);
+    }
+    fl_transport_put_protocol(&self->base, NULL);
+    return rc;
 }

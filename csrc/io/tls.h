@@ -49,16 +49,14 @@ typedef struct {
     PyObject *sslcontext;
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
-    PyObject *timer;   /* handle of the handshake's or the shutdown's limit */
-    PyObject *linger;  /* handle of the wait for the peer's closing alert */
-    PyObject *receive; /* data_received, or get_buffer of a BufferedProtocol */
-    PyObject *updated; /* buffer_updated of a BufferedProtocol */
-    uint64_t started;  /* debug mode: uv_hrtime() of the handshake's start */
+    PyObject *timer;  /* handle of the handshake's or the shutdown's limit */
+    PyObject *linger; /* handle of the wait for the peer's closing alert */
+    FlBound bound;
+    uint64_t started; /* debug mode: uv_hrtime() of the handshake's start */
     size_t read_high;
     size_t read_low;
     FlTlsState state;
     FlTlsApp app;
-    bool feeds; /* the protocol is one of asyncio's streams: see feed.h */
     bool busy;
     bool over;
     bool below_full;     /* pause_writing() of the transport below */
@@ -103,6 +101,10 @@ int fl_tls_flush(FlTls *self);
 
 /* Hands the program what has arrived, unless it paused that. 0 or -1. */
 int fl_tls_read(FlTls *self, const char *data, size_t size);
+
+/* Goes on with what was fed while OpenSSL was at work, or with what was paused, in the
+ * next turn. 0 or -1. */
+int fl_tls_resume_later(FlTls *self);
 
 /* Pauses or resumes the transport below by the limits for reading. 0 or -1. */
 int fl_tls_control_reading(FlTls *self);

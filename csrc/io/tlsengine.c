@@ -209,6 +209,11 @@ int
 fl_tlsengine_feed(FlTlsEngine *engine, FlState *st, const char *data, size_t size)
 {
     if (size == 0) return 0;
+    if (FL_UNLIKELY(engine->later_size > 0)) {
+        size_t later = engine->later_size;
+        engine->later_size = 0;
+        if (fl_tlsengine_feed(engine, st, engine->later, later) < 0) return -1;
+    }
     if (!engine->opaque) {
         (void)engine_scan(engine, data, size, size);
     }
@@ -244,10 +249,11 @@ static int
 engine_read_worked(FlTlsEngine *engine, FlState *st, bool full)
 {
     engine->ahead = false;
-    engine->left = 0;
-    if (FL_LIKELY(!full)) return 0;
-    PyObject *op = engine->native != NULL ? engine->native : engine->object;
-    PyObject *pending = PyObject_CallMethodNoArgs(op, st->str_pending);
+    /* Somebody else's class may bring less than there is, and asyncio does not ask it
+     * for the rest: another read will tell. */
+    engine->left = engine->native != NULL ? 0 : ENGINE_LARGEST;
+    if (FL_LIKELY(!full) || engine->native == NULL) return 0;
+    PyObject *pending = PyObject_CallMethodNoArgs(engine->native, st->str_pending);
     if (pending == NULL) return -1;
     engine->left = PyLong_AsSsize_t(pending);
     Py_DECREF(pending);
@@ -343,22 +349,26 @@ engine_decrypt_large(FlTlsEngine *engine, FlState *st, const char *data, size_t 
     if (all == NULL) return FL_TLS_ERROR;
     Py_ssize_t at = 0;
     FlTlsResult rc = FL_TLS_DONE;
-    size_t given = 0;
+    engine->later = data;
+    engine->later_size = size;
     do {
-        size_t step = size - given;
+        const char *next = engine->later;
+        size_t step = engine->later_size;
         if (!engine->opaque && step > 0) {
-            step = engine_scan(engine, data + given, step, ENGINE_STEP);
+            step = engine_scan(engine, next, step, ENGINE_STEP);
         }
-        if (step > 0 && engine_put(engine, st, data + given, step) < 0) {
+        engine->later += step;
+        engine->later_size -= step;
+        if (step > 0 && engine_put(engine, st, next, step) < 0) {
             rc = FL_TLS_ERROR;
             break;
         }
-        given += step;
         rc = engine_read_records(engine, st, PyBytes_AS_STRING(all), bound, &at);
-    } while (rc == FL_TLS_DONE && given < size);
+    } while (rc == FL_TLS_DONE && engine->later_size > 0);
     /* The rest has no room, or nobody reads it any more. */
-    if (rc != FL_TLS_ERROR && given < size &&
-        fl_tlsengine_feed(engine, st, data + given, size - given) < 0) {
+    size_t rest = engine->later_size;
+    engine->later_size = 0;
+    if (rc != FL_TLS_ERROR && fl_tlsengine_feed(engine, st, engine->later, rest) < 0) {
         rc = FL_TLS_ERROR;
     }
     if (rc == FL_TLS_ERROR || at == 0) {

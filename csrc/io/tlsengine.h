@@ -15,7 +15,9 @@ typedef struct FlWindow FlWindow;
  * opaque says that they could not, and only OpenSSL knows. rest is what the record
  * that has begun still lacks. left is how many plain bytes OpenSSL has of a record that
  * was read in part; ahead says that it has taken a part of one that is not complete
- * yet. object is NULL until fl_tlsengine_init(). */
+ * yet. later is what is still to be fed of the bytes that are being decrypted: what
+ * OpenSSL calls may bring others, which come behind it. object is NULL until
+ * fl_tlsengine_init(). */
 typedef struct {
     PyObject *object;   /* the ssl.SSLObject, as the program sees it */
     PyObject *native;   /* its _ssl._SSLSocket, or NULL for a class of somebody else */
@@ -31,6 +33,8 @@ typedef struct {
     bool opaque;
     bool ahead;
     Py_ssize_t left;
+    const char *later;
+    size_t later_size;
 } FlTlsEngine;
 
 enum { FL_TLS_RECORD = 16 * 1024 }; /* plaintext in one record, at most */

@@ -123,7 +123,7 @@ tls_handshake_done(FlTls *self)
 int
 fl_tls_handshake(FlTls *self)
 {
-    if (self->busy) return 0;
+    if (self->busy) return fl_tls_resume_later(self);
     self->busy = true;
     FlTlsResult rc = fl_tlsengine_handshake(&self->engine, tls_state(self));
     self->busy = false;
@@ -159,6 +159,7 @@ fl_tls_connection_made(FlTls *self, PyObject *below)
     PyObject *old;
     FL_BEGIN_CRITICAL((PyObject *)self);
     old = self->below;
+    self->stream = NULL;
     self->below = Py_NewRef(below);
     FL_END_CRITICAL();
     Py_XDECREF(old);

@@ -3,6 +3,7 @@
  * Owns:   nothing beyond the connection itself.
  * Thread: the loop's own. */
 #include "io/tlstransport.h"
+#include "io/flow.h"
 #include "io/tlswrite.h"
 
 enum {
@@ -46,24 +47,17 @@ static PyObject *
 tls_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
-    static char *names[] = {"high", "low", NULL};
     FlTls *self = (FlTls *)op;
-    PyObject *high = Py_None, *low = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names,
-                                     &high, &low)) {
-        return NULL;
-    }
+    PyObject *high, *low;
+    if (fl_flow_parse_limits(args, kwargs, &high, &low) < 0) return NULL;
+    if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
     PyObject *most = PyLong_FromLong(TLS_WRITE_HIGH);
     if (most == NULL) return NULL;
-    /* asyncio's arithmetic, with its own default. */
+    /* The default is its own. */
     bool unset = high == Py_None && low == Py_None;
-    PyObject *set = PyObject_CallMethod(self->base.loop->st->transport_base,
-                                        "_set_write_buffer_limits", "OOO", op,
-                                        unset ? most : high, low);
+    int rc = fl_flow_put_limits(&self->base, unset ? most : high, low);
     Py_DECREF(most);
-    if (set == NULL) return NULL;
-    Py_DECREF(set);
-    return tls_none(fl_tls_control_writing(self));
+    return rc < 0 ? NULL : tls_none(fl_tls_control_writing(self));
 }
 
 /* -- reading ----------------------------------------------------------------------- */
@@ -89,13 +83,7 @@ tls_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
     FlTls *self = (FlTls *)op;
     if (!(self->base.flags & FL_TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->base.flags &= ~(unsigned)FL_TRANSPORT_PAUSED;
-    if (self->resume_pending || self->over) Py_RETURN_NONE;
-    PyObject *method = PyObject_GetAttr(op, self->base.loop->st->str__resume);
-    if (method == NULL) return NULL;
-    int rc = fl_loop_call_soon(self->base.loop, method, NULL, 0, self->base.context);
-    self->resume_pending = rc == 0;
-    Py_DECREF(method);
-    return tls_none(rc);
+    return tls_none(fl_tls_resume_later(self));
 }
 
 static PyObject *
@@ -104,8 +92,14 @@ tls_resume(PyObject *op, PyObject *Py_UNUSED(ignored))
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
     self->resume_pending = false;
-    if (self->state != FL_TLS_WRAPPED) Py_RETURN_NONE;
-    return tls_none(fl_tls_read(self, NULL, 0));
+    switch (self->state) {
+    case FL_TLS_HANDSHAKE:
+        return tls_none(fl_tls_handshake(self));
+    case FL_TLS_WRAPPED:
+        return tls_none(fl_tls_read(self, NULL, 0));
+    default:
+        Py_RETURN_NONE;
+    }
 }
 
 static PyObject *
@@ -136,29 +130,20 @@ tls_set_read_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
                                      &high, &low)) {
         return NULL;
     }
-    Py_ssize_t low_bytes = low == Py_None ? -1 : PyNumber_AsSsize_t(low, NULL);
-    if (low_bytes == -1 && PyErr_Occurred()) return NULL;
-    Py_ssize_t high_bytes;
-    if (high != Py_None) {
-        high_bytes = PyNumber_AsSsize_t(high, NULL);
-        if (high_bytes == -1 && PyErr_Occurred()) return NULL;
+    /* asyncio's arithmetic; what is kept is rounded down to whole bytes. */
+    size_t high_bytes, low_bytes;
+    PyObject *limits = PyObject_CallFunction(self->base.loop->st->flowcontrol_defaults,
+                                             "OOi", high, low, TLS_READ_HIGH / 1024);
+    if (limits == NULL) return NULL;
+    int rc = -1;
+    if (PyArg_ParseTuple(limits, "OO", &high, &low) &&
+        fl_transport_parse_size(high, &high_bytes) == 0) {
+        rc = fl_transport_parse_size(low, &low_bytes);
     }
-    else if (low == Py_None) {
-        high_bytes = TLS_READ_HIGH;
-    }
-    else {
-        high_bytes = low_bytes > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low_bytes;
-    }
-    if (low == Py_None) {
-        low_bytes = high_bytes / 4;
-    }
-    if (!(high_bytes >= low_bytes && low_bytes >= 0)) {
-        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0",
-                     high_bytes, low_bytes);
-        return NULL;
-    }
-    self->read_high = (size_t)high_bytes;
-    self->read_low = (size_t)low_bytes;
+    Py_DECREF(limits);
+    if (rc < 0) return NULL;
+    self->read_high = high_bytes;
+    self->read_low = low_bytes;
     return tls_none(fl_tls_control_reading(self));
 }
 
@@ -266,8 +251,11 @@ static PyObject *
 tls_eof_received(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
-    if (fl_tls_eof_received((FlTls *)op) < 0) return NULL;
-    Py_RETURN_TRUE;
+    FlTls *self = (FlTls *)op;
+    if (fl_tls_eof_received(self) < 0) return NULL;
+    /* TLS below us closes in any case, and would warn of the answer. */
+    PyTypeObject *tls = self->base.loop->st->tls_transport_type;
+    return PyBool_FromLong(self->below == NULL || Py_TYPE(self->below) != tls);
 }
 
 static PyObject *
@@ -404,10 +392,7 @@ tls_discard(FlTransport *base)
 static void
 tls_unbind(FlTransport *base)
 {
-    FlTls *self = (FlTls *)base;
-    Py_CLEAR(self->receive);
-    Py_CLEAR(self->updated);
-    self->feeds = false;
+    fl_bound_clear(&((FlTls *)base)->bound);
 }
 
 static uint32_t
@@ -463,8 +448,7 @@ fl_tlstransport_new(FlLoop *loop, const FlTlsOptions *options)
     FlTransport *base = &self->base;
     base->kind = &tls_kind;
     base->flags = FL_TRANSPORT_CLOSED; /* no descriptor of its own */
-    base->high_water = TLS_WRITE_HIGH;
-    base->low_water = TLS_WRITE_HIGH / 4;
+    fl_flow_init(base, TLS_WRITE_HIGH);
     base->watcher.fd = -1;
     base->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     base->traffic = &loop->metrics.traffic[FL_TRAFFIC_TLS];
@@ -554,9 +538,8 @@ tls_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->shutdown_timeout);
     Py_VISIT(self->timer);
     Py_VISIT(self->linger);
-    Py_VISIT(self->receive);
-    Py_VISIT(self->updated);
-    int rc = fl_tlsengine_traverse(&self->engine, visit, arg);
+    int rc = fl_bound_traverse(&self->bound, visit, arg);
+    if (rc == 0) rc = fl_tlsengine_traverse(&self->engine, visit, arg);
     return rc != 0 ? rc : fl_transport_traverse(op, visit, arg);
 }
 
@@ -645,13 +628,7 @@ static PyMethodDef tls_methods[] = {
      PyDoc_STR("can_write_eof($self)\n--\n\nReturn False.")},
     {"get_write_buffer_size", tls_get_write_buffer_size, METH_NOARGS,
      PyDoc_STR("get_write_buffer_size($self)\n--\n\nReturn how many bytes wait.")},
-    {"get_write_buffer_limits", fl_transport_get_write_buffer_limits, METH_NOARGS,
-     PyDoc_STR("get_write_buffer_limits($self)\n--\n\nReturn (low, high), in bytes.")},
-    {"set_write_buffer_limits",
-     (PyCFunction)(void (*)(void))tls_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
-               "Set the marks, in bytes, for pause_writing() and resume_writing().")},
+    FL_FLOW_LIMIT_METHODS(tls_set_write_buffer_limits),
     {"close", tls_close, METH_NOARGS,
      PyDoc_STR("close($self)\n--\n\nClose the connection behind what waits.")},
     {"abort", tls_abort, METH_NOARGS,

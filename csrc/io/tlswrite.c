@@ -5,6 +5,7 @@
 #include "io/tlswrite.h"
 #include "base/errors.h"
 #include "core/turn.h"
+#include "io/flow.h"
 
 enum {
     TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
@@ -158,43 +159,17 @@ tls_write_through(FlTls *self, const char *data, size_t size)
 
 /* -- the program's protocol -------------------------------------------------------- */
 
-/* pause_writing() or resume_writing() of the program's protocol. */
-static int
-tls_flow_call(FlTls *self, PyObject *name, const char *message)
-{
-    if (self->base.protocol == NULL) return 0;
-    FlState *st = tls_state(self);
-    PyObject *protocol = Py_NewRef(self->base.protocol);
-    bool entered = fl_transport_enter(&self->base);
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
-    int rc = 0;
-    if (result == NULL) {
-        rc = fl_errors_report_text(st, (PyObject *)self->base.loop, message,
-                                   st->str_transport, (PyObject *)self,
-                                   st->str_protocol, (PyObject *)self);
-    }
-    fl_transport_leave(&self->base, entered);
-    Py_XDECREF(result);
-    Py_DECREF(protocol);
-    return rc;
-}
-
 int
 fl_tls_control_writing(FlTls *self)
 {
-    FlState *st = tls_state(self);
     size_t size = self->out.size;
     unsigned paused = self->base.flags & FL_TRANSPORT_PROTOCOL_PAUSED;
     if (FL_LIKELY(size == 0 && !paused)) return 0;
     if (size >= self->base.high_water && size > 0 && !paused) {
-        self->base.flags |= FL_TRANSPORT_PROTOCOL_PAUSED;
-        return tls_flow_call(self, st->str_pause_writing,
-                             "protocol.pause_writing() failed");
+        return fl_flow_pause(&self->base, (PyObject *)self);
     }
     if (size <= self->base.low_water && paused) {
-        self->base.flags &= ~(unsigned)FL_TRANSPORT_PROTOCOL_PAUSED;
-        return tls_flow_call(self, st->str_resume_writing,
-                             "protocol.resume_writing() failed");
+        return fl_flow_resume(&self->base, (PyObject *)self);
     }
     return 0;
 }
@@ -243,6 +218,7 @@ tls_write_other(FlTls *self, PyObject *data)
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         /* Not contiguous: a copy is, and then it is a bytes object. */
+        if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
         return tls_push(self, data) < 0 ? -1 : tls_queued(self);
     }
@@ -269,8 +245,7 @@ tls_write_refused(FlTls *self)
         int closing = fl_tls_below_closing(self);
         if (FL_LIKELY(closing <= 0)) return closing;
     }
-    return fl_transport_write_lost(&self->base, "SSL connection is closed") < 0 ? -1
-                                                                                : 1;
+    return fl_flow_write_lost(&self->base, "SSL connection is closed") < 0 ? -1 : 1;
 }
 
 PyObject *

@@ -4,15 +4,11 @@
  * Thread: the loop's own. */
 #include "io/transport.h"
 #include "base/errors.h"
+#include "io/flow.h"
 #include "io/overdue.h"
 #include "io/reader.h"
 #include <errno.h>
 #include <unistd.h>
-
-enum {
-    TRANSPORT_HIGH_WATER = 64 * 1024,
-    TRANSPORT_LOST_WRITES = 5, /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-};
 
 FlTransport *
 fl_transport_alloc(PyTypeObject *type)
@@ -28,8 +24,7 @@ fl_transport_init(FlTransport *self, FlLoop *loop, const FlTransportKind *kind,
 {
     self->kind = kind;
     self->flags = FL_TRANSPORT_CLOSED; /* until everything is in place */
-    self->high_water = TRANSPORT_HIGH_WATER;
-    self->low_water = TRANSPORT_HIGH_WATER / 4;
+    fl_flow_init(self, FL_FLOW_HIGH_WATER);
     self->watcher = (FlWatcher){.fd = fd, .call = call, .owner = (PyObject *)self};
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->traffic = &loop->metrics.traffic[kind->traffic];
@@ -75,28 +70,63 @@ transport_call_soon(FlTransport *self, PyObject *name, PyObject *arg)
     return rc;
 }
 
+/* Queues three handles, of which one may be NULL: all, or none. 0 or -1. */
+static int
+transport_push(FlLoop *loop, FlHandle **handles)
+{
+    for (int i = 0; i < 3; i++) {
+        if (handles[i] == NULL || fl_loop_push(loop, handles[i]) == 0) continue;
+        PyObject *raised = fl_compat_take_exception();
+        while (--i >= 0) {
+            if (handles[i] != NULL && fl_handle_cancel(handles[i]) < 0) {
+                PyErr_WriteUnraisable((PyObject *)loop);
+            }
+        }
+        fl_compat_set_exception(raised);
+        return -1;
+    }
+    return 0;
+}
+
 int
 fl_transport_start(FlTransport *self, PyObject *waiter)
 {
-    FlState *st = self->loop->st;
+    FlLoop *loop = self->loop;
+    FlState *st = loop->st;
     PyObject *op = (PyObject *)self;
+    bool awaited = waiter != NULL && waiter != Py_None;
+    PyObject *wake = NULL, *watch = NULL;
+    FlHandle *handles[3] = {NULL, NULL, NULL};
+    int rc = -1;
     PyObject *made = PyObject_GetAttr(self->protocol, st->str_connection_made);
-    if (made == NULL) return -1;
-    int rc = fl_loop_call_soon(self->loop, made, &op, 1, self->context);
-    Py_DECREF(made);
-    if (rc < 0) return -1;
-    if (waiter != NULL && waiter != Py_None) {
-        PyObject *wake =
+    if (made == NULL) goto done;
+    handles[0] = fl_loop_make_handle(loop, made, &op, 1, self->context);
+    if (handles[0] == NULL) goto done;
+    if (awaited) {
+        wake =
             PyObject_GetAttr(st->asyncio_futures, st->str__set_result_unless_cancelled);
-        if (wake == NULL) return -1;
+        if (wake == NULL) goto done;
         PyObject *args[2] = {waiter, Py_None};
-        rc = fl_loop_call_soon(self->loop, wake, args, 2, self->context);
-        Py_DECREF(wake);
-        if (rc < 0) return -1;
-        self->flags |= FL_TRANSPORT_AWAITED;
+        handles[1] = fl_loop_make_handle(loop, wake, args, 2, self->context);
+        if (handles[1] == NULL) goto done;
     }
     /* Reading begins only when connection_made() has been called. */
-    return transport_call_soon(self, st->str__connection_made, NULL);
+    watch = PyObject_GetAttr(op, st->str__connection_made);
+    if (watch == NULL) goto done;
+    handles[2] = fl_loop_make_handle(loop, watch, NULL, 0, self->context);
+    if (handles[2] == NULL || fl_loop_check_closed(loop) < 0) goto done;
+    rc = transport_push(loop, handles);
+    if (rc == 0 && awaited) {
+        self->flags |= FL_TRANSPORT_AWAITED;
+    }
+done:
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(handles); i++) {
+        Py_XDECREF((PyObject *)handles[i]);
+    }
+    Py_XDECREF(watch);
+    Py_XDECREF(wake);
+    Py_XDECREF(made);
+    return rc;
 }
 
 PyObject *
@@ -174,6 +204,18 @@ fl_transport_leave(FlTransport *self, bool entered)
 }
 
 int
+fl_transport_warn(FlTransport *self, const char *text)
+{
+    FlState *st = self->loop->st;
+    PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
+    if (logger == NULL) return -1;
+    PyObject *result = PyObject_CallMethod(logger, "warning", "s", text);
+    Py_DECREF(logger);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
 fl_transport_debug(FlTransport *self, const char *format)
 {
     if (FL_LIKELY(!self->loop->debug)) return 0;
@@ -213,9 +255,11 @@ transport_fatal_exception(FlTransport *self, PyObject *exc, const char *message)
     FlState *st = self->loop->st;
     int rc = 0;
     if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        PyObject *protocol = Py_XNewRef(self->protocol);
         rc = fl_errors_report_exception(st, (PyObject *)self->loop, message, exc,
                                         st->str_transport, (PyObject *)self,
-                                        st->str_protocol, self->protocol);
+                                        st->str_protocol, protocol);
+        Py_XDECREF(protocol);
     }
     else if (self->loop->debug) {
         rc = fl_transport_debug_error(self, message, exc);
@@ -260,10 +304,9 @@ transport_report_callback(FlTransport *self, PyObject *name, PyObject *exc)
     int rc = -1;
     PyObject *method = PyObject_GetAttr((PyObject *)self, name);
     if (method == NULL) return -1;
-    handle = fl_handle_new(self->loop, st->handle_type, method, NULL, 0, self->context);
+    handle = fl_loop_make_handle(self->loop, method, NULL, 0, self->context);
     if (handle == NULL) goto done;
     if (self->loop->debug) {
-        if (fl_handle_trace(handle) < 0) goto done;
         traceback = PyObject_GetAttrString((PyObject *)handle, "_source_traceback");
         if (traceback == NULL) goto done;
     }
@@ -434,6 +477,8 @@ fl_transport_put_protocol(FlTransport *self, PyObject *protocol)
     old = self->protocol;
     self->protocol = Py_XNewRef(protocol);
     FL_END_CRITICAL();
+    /* Behind it: what goes here may run code that reads, for the new protocol then. */
+    self->kind->unbind(self);
     Py_XDECREF(old);
 }
 
@@ -454,131 +499,27 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
-    PyObject *protocol = self->protocol;
-    if (protocol == NULL) Py_RETURN_NONE;
+    if (self->protocol == NULL) Py_RETURN_NONE;
+    PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result =
         PyObject_CallMethodOneArg(protocol, self->loop->st->str_connection_lost, exc);
     PyObject *raised = result == NULL ? fl_compat_take_exception() : NULL;
     Py_XDECREF(result);
 
     fl_transport_release(self);
-    self->kind->unbind(self);
     fl_transport_put_protocol(self, NULL);
     transport_detach(self);
-    if (self->kind->lost != NULL && self->kind->lost(self, exc) < 0) {
+    int rc = self->kind->lost != NULL ? self->kind->lost(self, exc) : 0;
+    if (rc < 0) {
         Py_XDECREF(raised);
-        return NULL;
+        raised = fl_compat_take_exception();
     }
+    Py_DECREF(protocol); /* its end may open a file that gets the descriptor's number */
     if (raised != NULL) {
         fl_compat_set_exception(raised);
         return NULL;
     }
     Py_RETURN_NONE;
-}
-
-/* Calls the protocol's method; what it raises is reported with message. */
-static int
-transport_flow_call(FlTransport *self, PyObject *name, const char *message)
-{
-    if (self->protocol == NULL) return 0;
-    FlState *st = self->loop->st;
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, name);
-    int rc = 0;
-    if (result == NULL) {
-        if (fl_errors_fatal()) {
-            rc = -1;
-        }
-        else {
-            PyObject *exc = fl_compat_take_exception();
-            rc = fl_errors_report_exception(st, (PyObject *)self->loop, message, exc,
-                                            st->str_transport, (PyObject *)self,
-                                            st->str_protocol, protocol);
-            Py_DECREF(exc);
-        }
-    }
-    Py_XDECREF(result);
-    Py_DECREF(protocol);
-    return rc;
-}
-
-int
-fl_transport_maybe_pause(FlTransport *self)
-{
-    if (self->kind->buffered(self) <= self->high_water) return 0;
-    if (self->flags & FL_TRANSPORT_PROTOCOL_PAUSED) return 0;
-    self->flags |= FL_TRANSPORT_PROTOCOL_PAUSED;
-    return transport_flow_call(self, self->loop->st->str_pause_writing,
-                               "protocol.pause_writing() failed");
-}
-
-int
-fl_transport_maybe_resume(FlTransport *self)
-{
-    if (!(self->flags & FL_TRANSPORT_PROTOCOL_PAUSED)) return 0;
-    if (self->kind->buffered(self) > self->low_water) return 0;
-    self->flags &= ~(unsigned)FL_TRANSPORT_PROTOCOL_PAUSED;
-    return transport_flow_call(self, self->loop->st->str_resume_writing,
-                               "protocol.resume_writing() failed");
-}
-
-int
-fl_transport_write_lost(FlTransport *self, const char *warning)
-{
-    if (self->conn_lost >= TRANSPORT_LOST_WRITES) {
-        FlState *st = self->loop->st;
-        PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
-        if (logger == NULL) return -1;
-        PyObject *text = PyUnicode_FromString(warning);
-        PyObject *result =
-            text == NULL ? NULL
-                         : PyObject_CallMethodOneArg(logger, st->str_warning, text);
-        Py_XDECREF(text);
-        Py_DECREF(logger);
-        if (result == NULL) return -1;
-        Py_DECREF(result);
-    }
-    fl_shared_put(&self->conn_lost, self->conn_lost + 1);
-    return 0;
-}
-
-PyObject *
-fl_transport_refuse_data(PyObject *data)
-{
-    PyObject *name = PyType_GetName(Py_TYPE(data));
-    if (name == NULL) return NULL;
-    PyErr_Format(PyExc_TypeError, FL_WRITE_TYPE_ERROR, name);
-    Py_DECREF(name);
-    return NULL;
-}
-
-PyObject *
-fl_transport_set_write_buffer_limits(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    FL_OWN(((FlTransport *)op)->loop, NULL);
-    static char *names[] = {"high", "low", NULL};
-    PyObject *high = Py_None, *low = Py_None;
-    FlTransport *self = (FlTransport *)op;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", names,
-                                     &high, &low)) {
-        return NULL;
-    }
-    /* asyncio's arithmetic, which takes any number, and sets the two attributes. */
-    PyObject *set =
-        PyObject_CallMethod(self->loop->st->transport_base, "_set_write_buffer_limits",
-                            "OOO", op, high, low);
-    if (set == NULL) return NULL;
-    Py_DECREF(set);
-    if (fl_transport_maybe_pause(self) < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-PyObject *
-fl_transport_get_write_buffer_limits(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    FlTransport *self = (FlTransport *)op;
-    return Py_BuildValue("(nn)", (Py_ssize_t)fl_shared_peek(&self->low_water),
-                         (Py_ssize_t)fl_shared_peek(&self->high_water));
 }
 
 PyObject *
@@ -614,7 +555,6 @@ fl_transport_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     else {
         self->flags &= ~(unsigned)FL_TRANSPORT_BUFFERED;
     }
-    self->kind->unbind(self);
     fl_transport_put_protocol(self, protocol);
     Py_RETURN_NONE;
 }

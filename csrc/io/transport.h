@@ -134,16 +134,8 @@ int fl_transport_lose(FlTransport *self, PyObject *exc);
 /* Begins to close: no more reading; connection_lost() when nothing waits. 0 or -1. */
 int fl_transport_close(FlTransport *self);
 
-/* pause_writing() above the high mark, resume_writing() at the low one; what they raise
- * is reported. 0, or -1 with an exception that must leave the loop. */
-int fl_transport_maybe_pause(FlTransport *self);
-int fl_transport_maybe_resume(FlTransport *self);
-
-/* A write after the loss: counts, and warns from the fifth on. 0 or -1. */
-int fl_transport_write_lost(FlTransport *self, const char *warning);
-
-/* asyncio's TypeError for data that write() does not take; returns NULL. */
-PyObject *fl_transport_refuse_data(PyObject *data);
+/* logger.warning(text). 0 or -1. */
+int fl_transport_warn(FlTransport *self, const char *text);
 
 /* Debug mode: logger.debug(format, self). 0 or -1. */
 int fl_transport_debug(FlTransport *self, const char *format);
@@ -198,17 +190,6 @@ void fl_transport_finalize(PyObject *op);      /* ResourceWarning for an unclose
         "is_reading", fl_transport_is_reading, METH_NOARGS,                            \
             PyDoc_STR("is_reading($self)\n--\n\nReturn True if it is receiving.")      \
     }
-#define FL_TRANSPORT_WRITE_METHODS                                                     \
-    {"set_write_buffer_limits",                                                        \
-     (PyCFunction)(void (*)(void))fl_transport_set_write_buffer_limits,                \
-     METH_VARARGS | METH_KEYWORDS,                                                     \
-     PyDoc_STR("set_write_buffer_limits($self, high=None, low=None)\n--\n\n"           \
-               "Set the marks, in bytes, for pause_writing() and resume_writing().")}, \
-    {                                                                                  \
-        "get_write_buffer_limits", fl_transport_get_write_buffer_limits, METH_NOARGS,  \
-            PyDoc_STR(                                                                 \
-                "get_write_buffer_limits($self)\n--\n\nReturn (low, high), in bytes.") \
-    }
 
 PyObject *fl_transport_is_closing(PyObject *, PyObject *);
 PyObject *fl_transport_get_protocol(PyObject *, PyObject *);
@@ -222,8 +203,6 @@ PyObject *fl_transport_fatal_error(PyObject *, PyObject *);
 PyObject *fl_transport_pause_reading(PyObject *, PyObject *);
 PyObject *fl_transport_resume_reading(PyObject *, PyObject *);
 PyObject *fl_transport_is_reading(PyObject *, PyObject *);
-PyObject *fl_transport_set_write_buffer_limits(PyObject *, PyObject *, PyObject *);
-PyObject *fl_transport_get_write_buffer_limits(PyObject *, PyObject *);
 
 extern PyMemberDef fl_transport_members[]; /* offsets and private names */
 
@@ -255,6 +234,8 @@ PyObject *fl_transport_get_flag(PyObject *, void *);
 PyObject *fl_transport_get_fd(PyObject *, void *);
 PyObject *fl_transport_get_conn_lost(PyObject *, void *);
 PyObject *fl_transport_get_size(PyObject *, void *);
+/* Bytes of a limit, rounded down to whole ones; no more than there can be. 0 or -1. */
+int fl_transport_parse_size(PyObject *value, size_t *size);
 int fl_transport_set_size(PyObject *, PyObject *, void *);
 PyObject *fl_transport_get_extra(PyObject *, void *);
 

@@ -101,18 +101,25 @@ fl_transport_get_size(PyObject *op, void *closure)
 }
 
 int
-fl_transport_set_size(PyObject *op, PyObject *value, void *closure)
+fl_transport_parse_size(PyObject *value, size_t *size)
 {
-    size_t *size = (size_t *)((char *)op + (uintptr_t)closure);
     PyObject *whole = value == NULL ? NULL : PyNumber_Long(value); /* rounded down */
-    size_t number = whole == NULL ? (size_t)-1 : PyLong_AsSize_t(whole);
+    *size = whole == NULL ? (size_t)-1 : PyLong_AsSize_t(whole);
     Py_XDECREF(whole);
-    if (number > PY_SSIZE_T_MAX) {
+    if (*size > PY_SSIZE_T_MAX) {
         if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
         PyErr_Clear();
-        number = PY_SSIZE_T_MAX;
+        *size = PY_SSIZE_T_MAX;
     }
-    fl_shared_put(size, number);
+    return 0;
+}
+
+int
+fl_transport_set_size(PyObject *op, PyObject *value, void *closure)
+{
+    size_t number;
+    if (fl_transport_parse_size(value, &number) < 0) return -1;
+    fl_shared_put((size_t *)((char *)op + (uintptr_t)closure), number);
     return 0;
 }
 

@@ -4,6 +4,7 @@
  *         sent, and the cache of peers.
  * Thread: the loop's own. */
 #include "io/udp.h"
+#include "io/flow.h"
 #include "io/reader.h"
 #include "io/udpsend.h"
 #include <errno.h>
@@ -50,7 +51,10 @@ udp_deliver(FlDatagramTransport *self, bool is_rest)
         }
         FlDatagram datagram = fl_inbox_pop(&self->in);
         fl_peers_seen(&self->peers, datagram.address, &datagram.name);
-        fl_traffic_in(base->traffic, (size_t)Py_SIZE(datagram.data));
+        /* A socket of somebody else's class may have brought anything. */
+        fl_traffic_in(base->traffic, FL_LIKELY(PyBytes_CheckExact(datagram.data))
+                                         ? (size_t)PyBytes_GET_SIZE(datagram.data)
+                                         : 0);
         size_t ready = is_rest ? 0 : fl_ring_len(&loop->ready);
         PyObject *args[3] = {Py_NewRef(base->protocol), datagram.data,
                              datagram.address};
@@ -70,22 +74,51 @@ udp_deliver(FlDatagramTransport *self, bool is_rest)
     return 0;
 }
 
-/* By the socket object: families that addr.c does not know. 0 or -1. */
+/* data, address = pair: new references. 0 or -1. */
+static int
+udp_unpack(PyObject *pair, PyObject *items[2])
+{
+    int count = 0;
+    PyObject *iterator = PyObject_GetIter(pair);
+    if (iterator == NULL) return -1;
+    while (count < 2 && (items[count] = PyIter_Next(iterator)) != NULL) {
+        count++;
+    }
+    PyObject *third = count < 2 ? NULL : PyIter_Next(iterator);
+    if (third != NULL) {
+        PyErr_SetString(PyExc_ValueError, "too many values to unpack (expected 2)");
+    }
+    else if (count < 2 && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ValueError,
+                     "not enough values to unpack (expected 2, got %d)", count);
+    }
+    Py_XDECREF(third);
+    Py_DECREF(iterator);
+    if (!PyErr_Occurred()) return 0;
+    while (count > 0) {
+        Py_DECREF(items[--count]);
+    }
+    return -1;
+}
+
+/* By the socket object: families that addr.c does not know, and sockets with methods of
+ * their own. 0 or -1. */
 static int
 udp_receive_foreign(FlDatagramTransport *self)
 {
     FlTransport *base = &self->base;
     PyObject *pair =
         PyObject_CallMethod(base->sock, "recvfrom", "i", (int)FL_SLAB_SIZE);
-    if (pair == NULL) {
+    PyObject *items[2];
+    int rc = pair == NULL ? -1 : udp_unpack(pair, items);
+    Py_XDECREF(pair);
+    if (rc < 0) {
         if (fl_udpsend_would_block()) return 0;
         return fl_udpsend_sort_error(self, READ_FAILED);
     }
-    PyObject *data, *address;
-    int rc = PyArg_ParseTuple(pair, "OO", &data, &address)
-                 ? fl_inbox_push(&self->in, data, address)
-                 : -1;
-    Py_DECREF(pair);
+    rc = fl_inbox_push(&self->in, items[0], items[1]);
+    Py_DECREF(items[0]);
+    Py_DECREF(items[1]);
     return rc < 0 ? -1 : udp_deliver(self, false);
 }
 
@@ -96,7 +129,9 @@ udp_read(FlDatagramTransport *self)
 {
     FlTransport *base = &self->base;
     if (!fl_inbox_is_empty(&self->in)) return udp_deliver_later(self);
-    if (!fl_addr_is_known(self->family)) return udp_receive_foreign(self);
+    if (self->foreign || !fl_addr_is_known(self->family)) {
+        return udp_receive_foreign(self);
+    }
     char *slab = fl_loop_slab(base->loop);
     if (slab == NULL) return -1;
     bool more = true;
@@ -422,12 +457,16 @@ udp_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
     Py_DECREF(family);
     int has_address = PyObject_IsTrue(address);
     if (has_address < 0 || (family_number == -1 && PyErr_Occurred())) return NULL;
+    static const char *const called[] = {"recvfrom", "send", "sendto", NULL};
+    int foreign = fl_addr_has_own_methods(loop->st, sock, called);
+    if (foreign < 0) return NULL;
 
     FlDatagramTransport *self =
         (FlDatagramTransport *)fl_transport_alloc(loop->st->datagram_transport_type);
     if (self == NULL) return NULL;
     FlTransport *base = &self->base;
     self->family = family_number;
+    self->foreign = foreign > 0;
     self->out.segment_size = -1;
     self->flush = (FlFlush){.call = fl_udpsend_on_flush, .owner = (PyObject *)self};
     if (fl_transport_init(base, loop, &udp_kind, on_udp_event, fd, sock, protocol, NULL,
@@ -480,7 +519,7 @@ udp_dealloc(PyObject *op)
 
 static PyMethodDef udp_methods[] = {
     FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_WRITE_METHODS,
+    FL_FLOW_METHODS,
     {"pause_reading", fl_transport_pause_reading, METH_NOARGS,
      PyDoc_STR("pause_reading($self)\n--\n\nPause the receiving end.")},
     {"resume_reading", udp_resume_reading, METH_NOARGS,

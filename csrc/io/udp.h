@@ -20,6 +20,7 @@ typedef struct {
     FlInbox in;
     FlOutbox out;
     int family;
+    bool foreign; /* the socket's methods are not those of the socket module */
     bool connected;
     bool nameless_peer; /* connected, to a Unix socket without a path */
     bool deliver_due;

@@ -8,6 +8,7 @@
 #include "io/udpsend.h"
 #include "core/turn.h"
 #include "base/errors.h"
+#include "io/flow.h"
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -17,6 +18,7 @@ static int
 udpsend_call_error(FlDatagramTransport *self, PyObject *exc)
 {
     FlTransport *base = &self->base;
+    if (base->protocol == NULL) return 0; /* what raised took turns that closed us */
     PyObject *protocol = Py_NewRef(base->protocol);
     PyObject *result =
         PyObject_CallMethodOneArg(protocol, base->loop->st->str_error_received, exc);
@@ -64,9 +66,12 @@ static int
 udpsend_foreign(FlDatagramTransport *self, PyObject *data, PyObject *address)
 {
     FlTransport *base = &self->base;
+    FlState *st = base->loop->st;
+    bool connected = self->connected || (self->nameless_peer && address == Py_None);
     PyObject *args[3] = {Py_NewRef(base->sock), data, address};
     PyObject *result = PyObject_VectorcallMethod(
-        base->loop->st->str_sendto, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        connected ? st->str_send : st->str_sendto, args,
+        (connected ? 2 : 3) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(args[0]);
     Py_XDECREF(result);
     if (result != NULL) {
@@ -121,9 +126,9 @@ udpsend_flushed(FlDatagramTransport *self, bool waits)
         }
     }
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
-        if (fl_transport_maybe_resume(base) < 0) return -1;
+        if (fl_flow_maybe_resume(base) < 0) return -1;
     }
-    else if (waits && fl_transport_maybe_pause(base) < 0) {
+    else if (waits && fl_flow_maybe_pause(base) < 0) {
         return -1;
     }
     if (self->out.count == 0 && (base->flags & FL_TRANSPORT_CLOSING)) {
@@ -183,7 +188,7 @@ udpsend_queue(FlDatagramTransport *self, PyObject *data, PyObject *address,
 {
     FlTransport *base = &self->base;
     if (fl_outbox_push(&self->out, data, address, name) < 0) return -1;
-    if (self->writing) return fl_transport_maybe_pause(base);
+    if (self->writing) return fl_flow_maybe_pause(base);
     if (self->out.count < FL_DATAGRAMS_BATCH && self->out.size <= base->high_water)
         return 0;
     return fl_udpsend_flush(self);
@@ -226,7 +231,10 @@ udpsend_through(FlDatagramTransport *self, PyObject *data, PyObject *address,
         if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
             return fl_transport_fatal(base, WRITE_FAILED);
         }
-        rc = udpsend_now(self, view.buf, (size_t)view.len, name);
+        /* The data's own __buffer__() may have taken turns that closed it. */
+        rc = FL_LIKELY(!(base->flags & FL_TRANSPORT_CLOSED))
+                 ? udpsend_now(self, view.buf, (size_t)view.len, name)
+                 : 0;
         PyBuffer_Release(&view);
     }
     return rc < 0 ? fl_udpsend_error(self, -rc) : rc;
@@ -238,7 +246,10 @@ udpsend_send(FlDatagramTransport *self, PyObject *data, PyObject *address,
              const FlPeerName *name)
 {
     FlTransport *base = &self->base;
-    if (address != NULL && !self->writing && fl_udpsend_flush(self) < 0) return -1;
+    if (address != NULL && !self->writing) {
+        if (fl_udpsend_flush(self) < 0) return -1;
+        if (base->flags & FL_TRANSPORT_CLOSED) return 0; /* by error_received() */
+    }
     if (self->out.count > 0 || (address == NULL && udpsend_batches(self))) {
         return udpsend_queue(self, data, address, name);
     }
@@ -250,7 +261,7 @@ udpsend_send(FlDatagramTransport *self, PyObject *data, PyObject *address,
         if (fl_transport_watch(base) < 0) {
             return fl_transport_fatal(base, WRITE_FAILED);
         }
-        return fl_transport_maybe_pause(base);
+        return fl_flow_maybe_pause(base);
     }
     /* The first of the turn went at once; those behind it leave together. */
     if (!(base->flags & FL_TRANSPORT_CLOSING) &&
@@ -343,19 +354,26 @@ fl_udpsend_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (udpsend_check_address(self, &address) < 0) return NULL;
     if (FL_UNLIKELY((base->conn_lost > 0 && self->address != NULL) ||
                     (base->flags & FL_TRANSPORT_CLOSED))) {
-        if (fl_transport_write_lost(base, "socket.send() raised exception.") < 0) {
+        if (fl_flow_write_lost(base, "socket.send() raised exception.") < 0) {
             return NULL;
         }
         Py_RETURN_NONE;
     }
     FlPeerName name = {.length = 0};
-    bool native = self->connected || (self->nameless_peer && address == Py_None);
-    if (!native && fl_peers_name(&self->peers, self->family, address, &name)) {
+    bool native = !self->foreign &&
+                  (self->connected || (self->nameless_peer && address == Py_None));
+    if (!native && !self->foreign &&
+        fl_peers_name(&self->peers, self->family, address, &name)) {
         native = true;
         if (PySys_Audit("socket.sendto", "OO", base->sock, address) < 0) {
-            if (fl_transport_fatal(base, WRITE_FAILED) < 0) return NULL;
-            Py_RETURN_NONE;
+            /* A hook that says that the socket would block is asked again later, by the
+             * socket's own method. */
+            native = !fl_udpsend_would_block();
+            name.length = 0;
+            if (native && fl_udpsend_sort_error(self, WRITE_FAILED) < 0) return NULL;
+            if (native) Py_RETURN_NONE;
         }
+        if (FL_UNLIKELY(base->flags & FL_TRANSPORT_CLOSED)) Py_RETURN_NONE;
     }
     Py_INCREF(data);
     Py_INCREF(address);

@@ -5,6 +5,7 @@
 #include "io/writepipe.h"
 #include "core/turn.h"
 #include "base/buffers.h"
+#include "io/flow.h"
 #include "io/pipe.h"
 #include <errno.h>
 #include <unistd.h>
@@ -60,10 +61,7 @@ writepipe_drained(FlWritePipe *self)
 {
     FlTransport *base = &self->pipe.base;
     if (base->flags & FL_TRANSPORT_PROTOCOL_PAUSED) {
-        bool entered = fl_transport_enter(base);
-        int rc = fl_transport_maybe_resume(base);
-        fl_transport_leave(base, entered);
-        if (rc < 0) return -1;
+        if (fl_flow_maybe_resume_within(base) < 0) return -1;
         if (self->out.size > 0) return 0; /* it wrote at once */
     }
     return base->flags & FL_TRANSPORT_CLOSING ? fl_transport_lose(base, NULL) : 0;
@@ -86,6 +84,8 @@ writepipe_send(FlWritePipe *self)
         }
         fl_traffic_out(self->pipe.base.traffic, (size_t)n);
         fl_buffers_consume(&self->out, (size_t)n);
+        /* Less than was offered: it is full, another call would only say so. */
+        if (self->out.size > 0 && count < WRITEPIPE_VECTORS) return 1;
     }
     return 0;
 }
@@ -116,7 +116,7 @@ writepipe_flush(FlWritePipe *self)
             return fl_transport_fatal(base, "Fatal write error on pipe transport");
         }
     }
-    return waits ? fl_transport_maybe_pause(base) : writepipe_drained(self);
+    return waits ? fl_flow_maybe_pause(base) : writepipe_drained(self);
 }
 
 static int
@@ -131,7 +131,7 @@ static int
 writepipe_queued(FlWritePipe *self)
 {
     FlTransport *base = &self->pipe.base;
-    if (self->writing) return fl_transport_maybe_pause(base);
+    if (self->writing) return fl_flow_maybe_pause(base);
     if (self->out.size < WRITEPIPE_SMALL_WRITE && self->out.size <= base->high_water &&
         base->loop->thread != 0) {
         fl_turn_flush_later(base->loop, &self->flush);
@@ -151,13 +151,14 @@ writepipe_push(FlWritePipe *self, const char *data, size_t length)
 }
 
 /* What is not a bytes object: a large one goes out as far as it will before the rest is
- * copied. 0 or -1. */
+ * copied, unless this is a forked child. 0 or -1. */
 static int
 writepipe_other(FlWritePipe *self, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         /* Not contiguous: a copy is. */
+        if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
         PyObject *copy = PyBytes_FromObject(data);
         if (copy == NULL) return -1;
@@ -169,7 +170,10 @@ writepipe_other(FlWritePipe *self, PyObject *data)
     const char *rest = view.buf;
     size_t length = (size_t)view.len;
     int rc = 0;
-    while (length >= WRITEPIPE_SMALL_WRITE && self->out.size == 0) {
+    /* The data's own __buffer__() may have ended the connection. */
+    if (FL_UNLIKELY(self->pipe.base.conn_lost > 0)) goto done;
+    while (length >= WRITEPIPE_SMALL_WRITE && self->out.size == 0 &&
+           FL_LIKELY(!fl_poll_is_foreign(&self->pipe.base.loop->poll))) {
         ssize_t n = write(self->pipe.base.watcher.fd, rest, length);
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -194,15 +198,9 @@ static int
 writepipe_lost(FlWritePipe *self)
 {
     if (self->dropped++ < WRITEPIPE_LOST_WRITES) return 0;
-    FlState *st = self->pipe.base.loop->st;
-    PyObject *logger = PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
-    if (logger == NULL) return -1;
-    PyObject *result = PyObject_CallMethod(
-        logger, "warning", "s",
+    return fl_transport_warn(
+        &self->pipe.base,
         "pipe closed by peer or os.write(pipe, data) raised exception.");
-    Py_DECREF(logger);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
 }
 
 static PyObject *
@@ -407,7 +405,7 @@ writepipe_dealloc(PyObject *op)
 
 static PyMethodDef writepipe_methods[] = {
     FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_WRITE_METHODS,
+    FL_FLOW_METHODS,
     {"write", (PyCFunction)(void (*)(void))writepipe_write,
      METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("write($self, data)\n--\n\nWrite bytes; never blocks.")},

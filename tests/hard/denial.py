@@ -40,6 +40,8 @@ import sys
 import threading
 import time
 
+from echo import Echo
+
 KIB = 1024
 MIB = 1024 * KIB
 PACE = 0.001  # between two round trips: the client is no load
@@ -328,20 +330,6 @@ def attack_accept(number, _, port, spare):
 
 
 # -- the server --------------------------------------------------------------------------
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-    def pause_writing(self):
-        self.transport.pause_reading()
-
-    def resume_writing(self):
-        self.transport.resume_reading()
 
 
 def status(name):

@@ -22,7 +22,8 @@ import struct
 import sys
 import time
 
-from soak import Counts, Echo, measure
+from echo import Echo
+from soak import Counts, measure
 
 counts = Counts()
 RESET = struct.pack("ii", 1, 0)

@@ -1050,12 +1050,21 @@ def judge(step):
         step.problems.append("stuck, and nobody was told")
 
 
+def runs_tasks(traceback):
+    """Whether an exception was first seen in the program of "tasks"."""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code.co_qualname == "tasks.<locals>.program"
+
+
 def is_pythons_own(exc):
     """Whether exc comes out of Python's own code and is not of our functions' making."""
     while exc is not None:
         frames = traceback.extract_tb(exc.__traceback__)
         if "_ssl.MemoryBIO" in str(exc):
             return True  # its constructor returns an object and an exception
+        if exc.__traceback__ is not None and runs_tasks(exc.__traceback__):
+            return True  # an await of what is asyncio's, in Python 3.13
         if frames and frames[-1].name == "_make_subprocess_transport":
             return True  # the constructor, which leaves the child to __del__()
         if frames and frames[-1].filename.startswith((STANDARD_LIBRARY, "<frozen")):

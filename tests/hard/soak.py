@@ -21,6 +21,7 @@ import threading
 import time
 import warnings
 
+from echo import Echo
 from tlssupport import Certificates
 
 CLIENTS = 24
@@ -36,20 +37,6 @@ counts = Counts()
 
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-    def pause_writing(self):
-        self.transport.pause_reading()
-
-    def resume_writing(self):
-        self.transport.resume_reading()
 
 
 async def serve(reader, writer):

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import ssl
+import sys
 
 import pytest
 import uvicorn
@@ -273,7 +274,10 @@ def test_second_signal_ends_at_once(run, loop_name, program):
         server.signal(signal.SIGINT)
         await asyncio.to_thread(server.until, "CTRL\\+C to force quit")
         server.signal(signal.SIGINT)
-        with contextlib.suppress(OSError, IndexError):
+        if sys.version_info >= (3, 12):
+            # uvicorn gives the connection up, wait_closed() of its server does not.
+            task.cancel()
+        with contextlib.suppress(OSError, IndexError, asyncio.CancelledError):
             await task
 
     run(main())

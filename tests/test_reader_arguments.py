@@ -1,0 +1,159 @@
+"""add_reader() and its kin: what names a descriptor, and what is refused."""
+
+import errno
+import os
+import socket
+import tempfile
+
+import pytest
+from iosupport import raw_pair
+
+
+def test_any_object_with_fileno(loop, run, pipe):
+    r, w = pipe
+
+    class File:
+        def fileno(self):
+            return r
+
+    seen = loop.create_future()
+
+    def on_readable():
+        loop.remove_reader(r)
+        seen.set_result(os.read(r, 10))
+
+    async def main():
+        loop.add_reader(File(), on_readable)
+        os.write(w, b"y")
+        return await seen
+
+    assert run(main()) == b"y"
+
+
+@pytest.mark.parametrize(
+    "name", ["add_reader", "add_writer", "remove_reader", "remove_writer"]
+)
+@pytest.mark.parametrize(
+    ("fd", "message"),
+    [
+        (-1, "Invalid file descriptor: -1"),
+        ("not a file", "Invalid file object: 'not a file'"),
+        (None, "Invalid file object: None"),
+        (1.5, "Invalid file object: 1.5"),
+    ],
+    ids=["negative", "str", "none", "float"],
+)
+def test_wrong_descriptors(loop, name, fd, message):
+    args = (lambda: None,) if name.startswith("add") else ()
+    with pytest.raises(ValueError, match=message):
+        getattr(loop, name)(fd, *args)
+
+
+def test_closed_socket_is_refused(loop):
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        loop.add_reader(sock, lambda: None)
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        loop.add_writer(sock, lambda: None)
+
+
+def test_exception_out_of_fileno(loop):
+    class Broken:
+        def fileno(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop.add_reader(Broken(), lambda: None)
+
+
+@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
+def test_descriptor_that_is_not_open(loop, pipe, name):
+    r, _ = pipe
+    os.close(r)
+    with pytest.raises(OSError) as info:
+        getattr(loop, name)(r, lambda: None)
+    assert info.value.errno == errno.EBADF
+    assert loop.remove_reader(r) is False
+    assert loop.remove_writer(r) is False
+
+
+@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
+def test_regular_file_is_refused(loop, name):
+    with tempfile.TemporaryFile() as file:
+        with pytest.raises(PermissionError):
+            getattr(loop, name)(file, lambda: None)
+        assert loop.remove_reader(file) is False
+        assert loop.remove_writer(file) is False
+
+
+def test_missing_arguments(loop, pipe):
+    for method in (loop.add_reader, loop.add_writer):
+        with pytest.raises(TypeError):
+            method()
+        with pytest.raises(TypeError):
+            method(pipe[0])
+    for method in (loop.remove_reader, loop.remove_writer):
+        with pytest.raises(TypeError):
+            method()
+
+
+def test_closed_loop(loop_factory, pipe):
+    r, w = pipe
+    loop = loop_factory()
+    loop.add_reader(r, lambda: None)
+    loop.add_writer(w, lambda: None)
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.add_reader(r, lambda: None)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.add_writer(w, lambda: None)
+    assert loop.remove_reader(r) is False
+    assert loop.remove_writer(w) is False
+
+
+def test_descriptor_of_a_transport_is_refused(loop, run):
+    async def main():
+        async with raw_pair() as (protocol, _):
+            sock = protocol.transport.get_extra_info("socket")
+            fd = sock.fileno()
+            for target in (fd, sock):
+                for name in ("reader", "writer"):
+                    pattern = r"File descriptor .* is used by transport"
+                    with pytest.raises(RuntimeError, match=pattern):
+                        getattr(loop, f"add_{name}")(target, lambda: None)
+                    with pytest.raises(RuntimeError, match=pattern):
+                        getattr(loop, f"remove_{name}")(target)
+            protocol.transport.close()
+            assert loop.remove_reader(fd) is False
+            assert loop.remove_writer(fd) is False
+
+    run(main())
+
+
+def test_names_of_arguments(loop):
+    a, b = socket.socketpair()
+    with a, b:
+        for add, remove in (
+            (loop.add_reader, loop.remove_reader),
+            (loop.add_writer, loop.remove_writer),
+        ):
+            with pytest.raises(TypeError, match=r"unexpected keyword argument"):
+                add(a, print, context=None)
+            with pytest.raises(TypeError, match=r"unexpected keyword argument"):
+                add(a, print, other=1)
+            add(fd=a, callback=print)
+            assert remove(fd=a) is True
+            with pytest.raises(TypeError):
+                remove(file=a)
+            with pytest.raises(TypeError):
+                remove()
+
+
+@pytest.mark.parametrize("number", [2**31, 2**40, 2**80])
+def test_numbers_that_no_descriptor_has(loop, number):
+    with pytest.raises(OverflowError):
+        loop.add_reader(number, print)
+    with pytest.raises(OSError):
+        loop.add_reader(2**31 - 1, print)
+    assert loop.remove_reader(number) is False
