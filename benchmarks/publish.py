@@ -63,7 +63,7 @@ def main() -> int:
         keys = [key for key, row in run["rows"].items() if row["area"] != "growth"]
         if keys:
             sections.append(
-                f"## CPython {run['python']['version']}\n\n"
+                f"## CPython {run['python']['version']}{variant(run)}\n\n"
                 f"{setting(run)} [Every sample]({name}).\n\n{table(run, keys)}\n"
             )
     run = runs[0]
@@ -87,6 +87,11 @@ def main() -> int:
         page.append("## How costs grow\n\n![How costs grow](growth.svg)\n")
     (ROOT / "docs/performance.md").write_text("\n".join(page))
     return 0
+
+
+def variant(run: dict[str, Any]) -> str:
+    """Say what is unusual about a run."""
+    return "" if run["malloc"] else ", where glibc gives freed memory back"
 
 
 def setting(run: dict[str, Any]) -> str:
@@ -162,9 +167,10 @@ def draw_growth(run: dict[str, Any], path: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.spines[["top", "right"]].set_visible(False)
-    places[0][0].legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    lines, names = places[0][0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="lower center", ncols=len(names), frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def draw(run: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.child import SampleError, take_sample
 from harness.loops import CEILING, KNOWN, environment, installed
-from harness.registry import METRIC_NAMES, Row, select_rows
+from harness.registry import METRIC_NAMES, Body, Row, select_rows
 from harness.report import Result, as_json, table
 
 TIMEOUT = 60  # seconds, after which a sample counts as hung
@@ -46,15 +46,16 @@ def main() -> int:
         if arguments.loops:
             return 2
     variables = environment(keep_memory=not arguments.trim)
-    samples = sum(len(contestants(row, versions)) for row in rows) * arguments.rounds
-    progress = Progress(samples)
-    began = time.monotonic()
-    results = []
+    together: dict[Body, list[Result]] = {}
     for row in rows:
-        result = Result(row)
-        results.append(result)
-        loops = contestants(row, versions)
-        run_row(result, loops, arguments.rounds, variables, progress)
+        together.setdefault(row.body, []).append(Result(row))
+    samples = sum(len(contestants(body[0].row, versions)) for body in together.values())
+    progress = Progress(samples * arguments.rounds)
+    began = time.monotonic()
+    for body in together.values():
+        loops = contestants(body[0].row, versions)
+        run_rows(body, loops, arguments.rounds, variables, progress)
+    results = [result for body in together.values() for result in body]
     progress.clear()
     print(", ".join(f"{loop} {version}" for loop, version in versions.items()))
     print(f"medians of {arguments.rounds} rounds; ~ marks those that vary much\n")
@@ -107,29 +108,33 @@ def contestants(row: Row, versions: dict[str, str]) -> list[str]:
     return [loop for loop in versions if loop != CEILING or row.ceiling]
 
 
-def run_row(
-    result: Result,
+def run_rows(
+    results: list[Result],
     loops: list[str],
     rounds: int,
     variables: dict[str, str],
     progress: Progress,
 ) -> None:
-    """Take all samples of a row. A loop that failed once is not asked again."""
+    """Take the samples of one body's rows. A loop that failed is not asked again."""
+    row = results[0].row
 
     def sample(loop: str) -> None:
-        if loop not in result.errors:
+        if loop not in results[0].errors:
             try:
-                value = take_sample(
-                    sys.executable, result.row, loop, variables, timeout=TIMEOUT
+                values = take_sample(
+                    sys.executable, row, loop, variables, timeout=TIMEOUT
                 )
             except SampleError as error:
-                result.errors[loop] = str(error)
+                for result in results:
+                    result.errors[loop] = str(error)
             else:
-                result.samples.setdefault(loop, []).append(value)
-        progress.step(f"{result.row.key} {loop}")
+                for result in results:
+                    mine = values[result.row.metric]
+                    result.samples.setdefault(loop, []).append(mine)
+        progress.step(f"{row.key} {loop}")
 
     turns = loops * rounds
-    if result.row.parallel:
+    if row.parallel:
         with ThreadPoolExecutor(len(turns)) as pool:
             list(pool.map(sample, turns))
     else:

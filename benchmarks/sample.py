@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from harness import native
-from harness.bench import QUANTILES, Address, Bench
+from harness.bench import Address, Bench
 from harness.clocks import clock_of
 from harness.loops import CEILING
 from harness.registry import Row, get_row
@@ -57,7 +57,7 @@ def main() -> None:
         bench = measure_here(row, loop_factory(arguments.loop), passes)
     bench.finish()
     result = {
-        "value": bench.per_op,
+        "values": bench.per_op(row.metric),
         "passes": bench.passes,
         "ops": bench.measured,
         "wall": bench.wall,
@@ -81,7 +81,6 @@ def measure_here(row: Row, factory: LoopFactory, passes: int | None) -> Bench:
         seconds=row.seconds,
         passes=passes,
         new_event_loop=factory,
-        quantile=QUANTILES.get(row.metric),
     )
     coroutine = row.body(bench)
     if coroutine is not None:
@@ -105,7 +104,6 @@ def measure_server(row: Row, loop: str, passes: int | None, wrap: list[str]) -> 
             passes=passes,
             address=address,
             pid=pid,
-            quantile=QUANTILES.get(row.metric),
         )
         row.body(bench)
     return bench

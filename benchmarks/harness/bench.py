@@ -36,7 +36,6 @@ class Bench:
         new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
         address: Address = "",
         pid: int = 0,
-        quantile: float | None = None,
     ) -> None:
         self.ops = ops
         self.address = address
@@ -50,7 +49,6 @@ class Bench:
         self._wanted = passes
         self._new_event_loop = new_event_loop
         self._given = 0  # passes given out, with the one that warms up
-        self._quantile = quantile
         self._counted = 0
         self._checked = False
 
@@ -74,13 +72,16 @@ class Bench:
                 break
         self.value = self._clock() - start
 
-    @property
-    def per_op(self) -> float:
-        """What the clock counted for one operation."""
-        if self._quantile is not None:
-            ranked = sorted(self.latencies)
-            return ranked[min(int(len(ranked) * self._quantile), len(ranked) - 1)]
-        return self.value / self.measured
+    def per_op(self, metric: str) -> dict[str, float]:
+        """What the clock counted for one operation, or all quantiles."""
+        if metric not in QUANTILES:
+            return {metric: self.value / self.measured}
+        ranked = sorted(self.latencies)
+        last = len(ranked) - 1
+        return {
+            name: ranked[min(int(len(ranked) * share), last)]
+            for name, share in QUANTILES.items()
+        }
 
     @property
     def measured(self) -> int:

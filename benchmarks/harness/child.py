@@ -27,8 +27,8 @@ def take_sample(
     *,
     timeout: float,
     options: tuple[str, ...] = (),
-) -> float:
-    """Take one sample; return what the row's metric counted for an operation.
+) -> dict[str, float]:
+    """Take one sample; return what its metrics counted for an operation, by name.
 
     ``options`` go to sample.py. SampleError if there is no result within ``timeout``
     seconds.
@@ -51,8 +51,8 @@ def take_sample(
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
         raise SampleError(summary(complaint) or f"status {process.returncode}")
-    value: float = json.loads(output)["value"]
-    return value
+    values: dict[str, float] = json.loads(output)["values"]
+    return values
 
 
 def summary(complaint: str) -> str:

@@ -48,6 +48,11 @@ METRIC_NAMES: dict[Metric, str] = {
     "p99": "99th percentile of wall times",
     "p99.9": "99.9th percentile of wall times",
 }
+QUANTILE_TITLES: dict[Metric, str] = {
+    "p50": "median",
+    "p99": "99th percentile",
+    "p99.9": "99.9th percentile",
+}
 Ceiling = Literal["tcp", "unix"]
 Body = Callable[[Bench], Coroutine[Any, Any, None] | None]
 Serve = Callable[[Callable[[Address], None]], Coroutine[Any, Any, None]]
@@ -90,21 +95,22 @@ def row(
     *,
     ops: int,
     unit: str,
-    metric: Metric = "cpu",
+    metric: Metric | tuple[Metric, ...] = "cpu",
     serve: Serve | None = None,
-    seconds: float = 0.3,
+    seconds: float = 0.25,
     passes: int | None = None,
     parallel: bool = False,
     ceiling: Ceiling | None = None,
 ) -> Callable[[Body], Body]:
-    """Register the decorated function as a row; its docstring becomes the title."""
+    """Register the decorated function as a row; its docstring becomes the title.
 
-    def register(body: Body) -> Body:
-        title = (body.__doc__ or "").partition("\n")[0].rstrip(".")
-        assert title, f"{body.__qualname__} has no docstring"
+    Several metrics make as many rows of it, whose samples are taken together.
+    """
+
+    def add(body: Body, name: str, title: str, metric: Metric) -> None:
         found = Row(
             area=body.__module__.rpartition(".")[2],
-            name=body.__name__,
+            name=name,
             title=title,
             unit=unit,
             ops=ops,
@@ -118,6 +124,17 @@ def row(
         )
         assert found.key not in _rows, f"two rows are named {found.key}"
         _rows[found.key] = found
+
+    def register(body: Body) -> Body:
+        name = body.__name__
+        title = (body.__doc__ or "").partition("\n")[0].rstrip(".")
+        assert title, f"{body.__qualname__} has no docstring"
+        if isinstance(metric, tuple):
+            for one in metric:
+                suffix = one.replace(".", "")
+                add(body, f"{name}_{suffix}", f"{title}, {QUANTILE_TITLES[one]}", one)
+        else:
+            add(body, name, title, metric)
         return body
 
     return register

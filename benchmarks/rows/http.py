@@ -48,6 +48,18 @@ def wrk(bench: Bench, *, size: int) -> None:
     bench.check(done)
 
 
+def listening() -> socket.socket:
+    """Return a listening socket whose protocol says TCP.
+
+    asyncio switches Nagle's algorithm off for those alone, and uvicorn answers with two
+    writes, of which the second would wait for the client's delayed acknowledgement.
+    """
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(1024)
+    return sock
+
+
 async def serve_asgi(app: Any, ready: Ready) -> None:
     """Serve an ASGI application with uvicorn."""
     import uvicorn
@@ -56,7 +68,7 @@ async def serve_asgi(app: Any, ready: Ready) -> None:
         app, http="httptools", lifespan="off", log_level="warning", access_log=False
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
+    with listening() as sock:
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
@@ -117,31 +129,31 @@ async def aiohttp_server(ready: Ready) -> None:
     app.router.add_get("/", index)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
+    with listening() as sock:
         await web.SockSite(runner, sock).start()
         ready(sock.getsockname())
         await asyncio.get_running_loop().create_future()
 
 
-@row(serve=plaintext_server, ops=0, unit="request")
+@row(serve=plaintext_server, ops=0, unit="request", passes=1)
 def uvicorn(bench: Bench) -> None:
     """uvicorn, plain text."""
     wrk(bench, size=13)
 
 
-@row(serve=body_server, ops=0, unit="request")
+@row(serve=body_server, ops=0, unit="request", passes=1)
 def uvicorn_10k(bench: Bench) -> None:
     """uvicorn, a body of 10 KiB."""
     wrk(bench, size=10 * KIB)
 
 
-@row(serve=fastapi_server, ops=0, unit="request")
+@row(serve=fastapi_server, ops=0, unit="request", passes=1)
 def fastapi(bench: Bench) -> None:
     """FastAPI on uvicorn, JSON."""
     wrk(bench, size=27)
 
 
-@row(serve=aiohttp_server, ops=0, unit="request")
+@row(serve=aiohttp_server, ops=0, unit="request", passes=1)
 def aiohttp(bench: Bench) -> None:
     """aiohttp server, JSON."""
     wrk(bench, size=27)

@@ -3,54 +3,93 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from harness.bench import Bench
 from harness.load import connect, payload
 from harness.registry import row
 
+from .http import plaintext_server
 from .tcp import KIB, echo_server
 
 INTERVAL = 0.01  # seconds between the timers
-RATE = 1_000  # requests a second: far from what any loop can do
+RATE = 10_000  # round trips a second: half of what the loops can do, or less
+HTTP_RATE = 5_000
+PERCENTILES = ("p50", "p99", "p99.9")
+CONNECTIONS = 10
 MESSAGE = payload(KIB)
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def paced(bench: Bench) -> None:
-    """Ask an echo server at a steady rate; late answers do not delay what follows."""
-    got = bytearray(KIB)
+def paced(bench: Bench, rate: int, request: bytes, end: bytes) -> None:
+    """Ask a server at a steady rate, over some connections in turn.
+
+    An answer is late from when its request was due, be it sent later because all
+    connections were waited for.
+    """
     done = 0
-    with connect(bench.address) as sock:
+    with contextlib.ExitStack() as stack:
+        poll = stack.enter_context(select.epoll())
+        socks = {}
+        for _ in range(CONNECTIONS):
+            sock = stack.enter_context(connect(bench.address))
+            socks[sock.fileno()] = sock
+            poll.register(sock, select.EPOLLIN)
         for _ in bench:
+            idle = deque(socks)
+            due: dict[int, float] = {}
+            got = dict.fromkeys(socks, b"")
+            asked = answered = 0
             began = time.perf_counter()
-            for number in range(bench.ops):
-                due = began + number / RATE
-                while (now := time.perf_counter()) < due:
-                    time.sleep(min(due - now, 0.0005))
-                start = time.perf_counter()
-                sock.sendall(MESSAGE)
-                sock.recv_into(got, KIB, 256)  # MSG_WAITALL
-                bench.latencies.append(time.perf_counter() - start)
-                done += got == MESSAGE
+            while answered < bench.ops:
+                when = began + asked / rate
+                if asked < bench.ops and idle and time.perf_counter() >= when:
+                    fd = idle.popleft()
+                    due[fd] = when
+                    socks[fd].sendall(request)
+                    asked += 1
+                for fd, _events in poll.poll(0):
+                    got[fd] += socks[fd].recv(2 * KIB)
+                    if got[fd].endswith(end):
+                        bench.latencies.append(time.perf_counter() - due[fd])
+                        got[fd] = b""
+                        idle.append(fd)
+                        answered += 1
+            done += answered
     bench.check(done)
 
 
-@row(serve=echo_server, ops=500, unit="round trip", metric="p50", seconds=1)
-def echo_p50(bench: Bench) -> None:
-    """TCP echo at 1,000 a second, median."""
-    paced(bench)
+@row(
+    serve=echo_server,
+    ops=2_500,
+    unit="round trip",
+    metric=PERCENTILES,
+    seconds=1,
+)
+def echo(bench: Bench) -> None:
+    """TCP echo, 10,000 a second."""
+    paced(bench, RATE, MESSAGE, MESSAGE)
 
 
-@row(serve=echo_server, ops=500, unit="round trip", metric="p99", seconds=2)
-def echo_p99(bench: Bench) -> None:
-    """TCP echo at 1,000 a second, 99th percentile."""
-    paced(bench)
+@row(
+    serve=plaintext_server,
+    ops=2_500,
+    unit="request",
+    metric=PERCENTILES,
+    seconds=1,
+)
+def uvicorn(bench: Bench) -> None:
+    """uvicorn, 5,000 requests a second."""
+    paced(bench, HTTP_RATE, REQUEST, b"Hello, world!")
 
 
-async def timers(bench: Bench) -> None:
-    """Note how late a timer of 10 ms fires, again and again."""
+async def timers(bench: Bench, together: int = 5) -> None:
+    """Note how late timers of 10 ms fire, again and again, some of them at a time."""
     loop = asyncio.get_running_loop()
     done = 0
 
@@ -58,23 +97,30 @@ async def timers(bench: Bench) -> None:
         bench.latencies.append(time.monotonic() - due)
         fired.set_result(None)
 
-    for _ in bench:
-        for _ in range(bench.ops):
+    async def one_by_one(count: int) -> None:
+        nonlocal done
+        for _ in range(count):
             fired = loop.create_future()
             due = time.monotonic() + INTERVAL
             loop.call_later(INTERVAL, fire, due, fired)
             await fired
             done += 1
+
+    for _ in bench:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(together):
+                group.create_task(one_by_one(bench.ops // together))
+                await asyncio.sleep(INTERVAL / together)
     bench.check(done)
 
 
-@row(ops=20, unit="timer", metric="p50", seconds=1)
+@row(ops=20, unit="timer", metric="p50", seconds=0.6)
 async def timer_idle(bench: Bench) -> None:
     """A 10 ms timer of an idle loop is late by (median)."""
-    await timers(bench)
+    await timers(bench, together=1)
 
 
-@row(ops=20, unit="timer", metric="p99", seconds=1)
+@row(ops=50, unit="timer", metric="p99", seconds=0.5)
 async def timer_callbacks(bench: Bench) -> None:
     """A 10 ms timer beside a flood of call_soon is late by (99th percentile)."""
     loop = asyncio.get_running_loop()
@@ -90,7 +136,7 @@ async def timer_callbacks(bench: Bench) -> None:
     going = False
 
 
-@row(ops=20, unit="timer", metric="p99", seconds=1)
+@row(ops=50, unit="timer", metric="p99", seconds=0.5)
 async def timer_threads(bench: Bench) -> None:
     """A 10 ms timer beside a thread that floods call_soon_threadsafe is late by."""
     loop = asyncio.get_running_loop()
@@ -105,7 +151,7 @@ async def timer_threads(bench: Bench) -> None:
     await beside(flood, bench)
 
 
-@row(ops=20, unit="timer", metric="p99", seconds=1)
+@row(ops=50, unit="timer", metric="p99", seconds=0.5)
 async def timer_compute(bench: Bench) -> None:
     """A 10 ms timer beside a thread that computes is late by."""
 

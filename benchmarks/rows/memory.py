@@ -62,7 +62,7 @@ def tcp(bench: Bench) -> None:
     hold(bench)
 
 
-@row(serve=crowded_tls_server, ops=1_000, unit="connection", metric="memory", passes=1)
+@row(serve=crowded_tls_server, ops=500, unit="connection", metric="memory", passes=1)
 def tls(bench: Bench) -> None:
-    """memory of an idle TLS connection, over 1,000."""
+    """memory of an idle TLS connection, over 500."""
     hold(bench, client_context().wrap_socket)
