@@ -58,7 +58,8 @@ stream_wanted(FlTransport *base)
     FlStream *self = stream_of(base);
     bool reading = (base->flags & FL_TRANSPORT_STARTED) && !self->read_eof &&
                    !(base->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED));
-    return (reading ? (uint32_t)EPOLLIN : 0) | (self->writing ? (uint32_t)EPOLLOUT : 0);
+    if (self->writing) return (uint32_t)EPOLLOUT | (reading ? (uint32_t)EPOLLIN : 0);
+    return reading ? fl_streamread_wanted(self) : 0;
 }
 
 /* -- writing ---------------------------------------------------------------------- */
@@ -481,7 +482,7 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
     bool entered = fl_transport_enter(base);
     int rc = 0;
     if ((events & ~(uint32_t)EPOLLOUT) && (watcher->events & EPOLLIN)) {
-        rc = fl_streamread_ready(self);
+        rc = fl_streamread_ready(self, events);
     }
     if (rc == 0 && (events & ~(uint32_t)EPOLLIN) && self->writing) {
         rc = stream_flush(self);

@@ -19,7 +19,8 @@ typedef struct {
 } FlSink;
 
 /* Invariants: writing is true exactly while the watcher waits for the socket to take
- * more; then no flush is queued. */
+ * more; then no flush is queued. The watcher asks for edges only while it waits for
+ * nothing but data, of a TCP socket. */
 typedef struct {
     FlTransport base;
     FlFlush flush;
@@ -32,7 +33,10 @@ typedef struct {
     uint64_t sent_turn;     /* in which a large write was sent, */
     uint64_t sent_at;       /* and uv_hrtime() behind it */
     int family;
+    int16_t calm;  /* reads in a row that emptied the socket: see streamread.c */
     uint8_t flood; /* large reads since the last write, up to a few */
+    bool emptied;  /* by the last read */
+    bool edges;    /* reading asks for edges */
     bool writing;
     bool read_eof;
 } FlStream;
