@@ -1,6 +1,7 @@
 """Signals: handlers of the loop, handlers of signal.signal()."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -394,6 +395,28 @@ class Left(Exception):
     pass
 
 
+@contextlib.contextmanager
+def signals_while_idle(loop, signum=signal.SIGUSR1):
+    """Another thread sends signum while loop sleeps, or as good as: until it has ended.
+
+    Once would do, if it never came before the loop does sleep. A handler is to ask
+    whether the loop runs, for the last one may come behind the end.
+    """
+    ended = threading.Event()
+
+    def send():
+        while not ended.wait(0.05):
+            kill(signum)
+
+    thread = threading.Thread(target=send)
+    loop.call_soon(thread.start)
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def leave(signum, frame):
     raise Left(signum)
 
@@ -401,16 +424,17 @@ def leave(signum, frame):
 @pytest.mark.parametrize("error", [Left, KeyboardInterrupt, SystemExit])
 def test_an_exception_leaves_an_idle_loop(loop, error):
     def on_signal(signum, frame):
-        raise error
+        if loop.is_running():
+            raise error
 
+    loop.set_exception_handler(
+        nothing
+    )  # if it hits the callback that starts the thread
     previous = signal.signal(signal.SIGUSR1, on_signal)
-    thread = threading.Timer(0.05, kill, (signal.SIGUSR1,))
-    thread.start()
     try:
-        with pytest.raises(error):
+        with signals_while_idle(loop), pytest.raises(error):
             loop.run_forever()
     finally:
-        thread.join()
         signal.signal(signal.SIGUSR1, previous)
     assert not loop.is_running()
     assert asyncio._get_running_loop() is None
@@ -418,15 +442,17 @@ def test_an_exception_leaves_an_idle_loop(loop, error):
 
 
 def test_an_exception_leaves_a_loop_that_waits_for_a_timer(loop):
-    previous = signal.signal(signal.SIGUSR1, leave)
-    thread = threading.Timer(0.05, kill, (signal.SIGUSR1,))
+    def on_signal(signum, frame):
+        if loop.is_running():
+            raise Left
+
+    loop.set_exception_handler(nothing)
+    previous = signal.signal(signal.SIGUSR1, on_signal)
     handle = loop.call_later(1000, nothing)
-    thread.start()
     try:
-        with pytest.raises(Left):
+        with signals_while_idle(loop), pytest.raises(Left):
             loop.run_forever()
     finally:
-        thread.join()
         signal.signal(signal.SIGUSR1, previous)
     handle.cancel()
 
