@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import os
 import socket
 
 import pytest
@@ -277,10 +278,10 @@ def test_a_factory_closes_the_listening_socket(loop, run):
     def factory():
         made.append(Recorder())
         if len(made) == 4:
-            number = listener.fileno()
-            listener.close()
-            strangers.append(socket.create_server(("127.0.0.1", 0)))
-            assert strangers[0].fileno() == number
+            with socket.create_server(("127.0.0.1", 0)) as stranger:
+                number = listener.detach()
+                os.dup2(stranger.fileno(), number, inheritable=False)
+            strangers.append(socket.socket(fileno=number))
             strangers.append(socket.create_connection(strangers[0].getsockname()))
         return made[-1]
 

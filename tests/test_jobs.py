@@ -120,7 +120,9 @@ def test_jobs_wait_for_a_free_thread(loop):
         blockers = [asyncio.to_thread(release.wait, TIMEOUT) for _ in range(MOST)]
         blockers = [asyncio.ensure_future(blocker) for blocker in blockers]
         more = [asyncio.ensure_future(asyncio.to_thread(identity, 1)) for _ in range(9)]
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # each has its turn, and is a job
+        while loop._default_executor._work_queue.qsize() > 9:
+            await asyncio.sleep(0.001)
         assert not any(future.done() for future in more)
         assert loop._default_executor._work_queue.qsize() == 9
         release.set()
@@ -359,6 +361,8 @@ def test_shutdown_cancels_what_is_queued(loop):
         ]
         queued = [loop.run_in_executor(None, fail, SystemError()) for _ in range(5)]
         executor = loop._default_executor
+        while executor._work_queue.qsize() > len(queued):
+            await asyncio.sleep(0.001)
         executor.shutdown(wait=False, cancel_futures=True)
         results = await asyncio.gather(*queued, return_exceptions=True)
         assert [type(result) for result in results] == [asyncio.CancelledError] * 5

@@ -208,6 +208,12 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
+async def until(condition):
+    """Wait for what the other end does, too; who waits is bounded by run()."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 async def converse(reader, writer, size):
     writer.write(bytes(size))
     assert len(await reader.readexactly(size)) == size
@@ -222,7 +228,7 @@ def test_tcp_traffic_and_servers(loop, run):
         assert metrics.servers_open == 1
         streams = await asyncio.open_connection(*server.sockets[0].getsockname())
         await converse(*streams, 5000)
-        await asyncio.sleep(0.01)
+        await until(lambda: loop.metrics().transports_open == 0)
         server.close()
         await server.wait_closed()
         return loop.metrics()
@@ -406,7 +412,8 @@ def test_the_executor_s_queue(loop, run):
     async def main():
         loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
         jobs = [asyncio.create_task(asyncio.to_thread(gate.wait)) for _ in range(4)]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        await until(lambda: loop.metrics().executor_queue <= 3)
         metrics = loop.metrics()
         gate.set()
         await asyncio.gather(*jobs)
@@ -436,7 +443,8 @@ def test_tls(loop, run):
                 *address, ssl=client_context, server_hostname="elsewhere"
             )
         server.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: loop.metrics().traffic["tls"].open == 0)
+        await until(lambda: loop.metrics().tls_handshake_failures)
         return loop.metrics()
 
     metrics = run(main())
