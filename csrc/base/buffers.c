@@ -98,6 +98,17 @@ fl_buffers_vectors(const FlBuffers *buffers, struct iovec *vectors, int limit)
 }
 
 void
+fl_buffers_copy(const FlBuffers *buffers, char *to)
+{
+    for (size_t i = 0; i < buffers->count; i++) {
+        FlRange *range =
+            &buffers->ranges[(buffers->head + i) & (buffers->capacity - 1)];
+        memcpy(to, range->data, range->length);
+        to += range->length;
+    }
+}
+
+void
 fl_buffers_consume(FlBuffers *buffers, size_t length)
 {
     fl_shared_put(&buffers->size, buffers->size - length);

@@ -36,6 +36,9 @@ int fl_buffers_push(FlBuffers *buffers, PyObject *owner, const char *data,
 /* Fills at most limit vectors from the front; returns how many. */
 int fl_buffers_vectors(const FlBuffers *buffers, struct iovec *vectors, int limit);
 
+/* Copies all that waits, buffers->size bytes, to a place that has room for it. */
+void fl_buffers_copy(const FlBuffers *buffers, char *to);
+
 /* What keeps the first range in place, borrowed; there is one. */
 static inline PyObject *
 fl_buffers_owner(const FlBuffers *buffers)

