@@ -276,6 +276,7 @@ def test_a_callback_that_leaves_the_loop(loop, run):
 
 def test_start_tls_of_a_calm_connection(loop, run, tls):
     """The handshake and all behind it."""
+
     async def main():
         async with tcp_pair() as (client, server):
             for number in range(MESSAGES):
@@ -284,9 +285,7 @@ def test_start_tls_of_a_calm_connection(loop, run, tls):
                 server.transport.write(b"%c" % number)
                 await client.received(number + 1)
             ends = await asyncio.gather(
-                loop.start_tls(
-                    server.transport, server, tls.server, server_side=True
-                ),
+                loop.start_tls(server.transport, server, tls.server, server_side=True),
                 loop.start_tls(
                     client.transport,
                     client,

@@ -31,6 +31,20 @@ def free_port():
             return port
 
 
+def keep_port():
+    """A socket that keeps a free port from everybody who does not name it.
+
+    Servers may listen there, for they say SO_REUSEADDR, and this one does not listen.
+    """
+    while True:
+        sock = socket.socket()
+        with contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            return sock
+        sock.close()
+
+
 class Absent(Exception):
     """The server's program is not on this machine."""
 
@@ -81,7 +95,9 @@ class OwnServer:
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, entry.pw_uid, entry.pw_gid)
         self.process = None
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port = (
+            self._files.enter_context(keep_port()).getsockname()[1] for _ in range(2)
+        )
         try:
             self.prepare()
             self.start()
@@ -248,7 +264,8 @@ class Relay:
     def __init__(self, address):
         self._address = address
         self._thread = None
-        self.port = free_port()
+        self._kept = keep_port()
+        self.port = self._kept.getsockname()[1]
         self.start()
 
     def start(self):
@@ -304,3 +321,4 @@ class Relay:
     def __exit__(self, *exc_info):
         if self._thread is not None:
             self.stop()
+        self._kept.close()

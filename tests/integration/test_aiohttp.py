@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import signal
+import socket
 
 import aiohttp
 import pytest
@@ -298,7 +299,16 @@ def test_timeouts(run):
     run(main())
 
 
-def test_connection_errors(run, unused_port=1):
+def test_connection_errors(run, monkeypatch, unused_port=1):
+    def nobody_knows(host, *args, **kwargs):
+        """Whoever asks a name server may wait for it."""
+        if host == "no-such-host.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return getaddrinfo(host, *args, **kwargs)
+
+    getaddrinfo = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
+
     async def main():
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientConnectorError) as caught:

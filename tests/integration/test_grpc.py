@@ -7,6 +7,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from .ownservers import free_port
+
 entered = asyncio.Semaphore(0)
 released = asyncio.Event()
 
@@ -104,14 +106,15 @@ async def exercise():
 
 
 RESTART = """
+import sys
 from integration.test_grpc import exercise_restart
-run(exercise_restart())
+run(exercise_restart(sys.argv[1]))
 print("done", flush=True)
 """
 
 
-async def exercise_restart():
-    server, address = await serve()
+async def exercise_restart(port):
+    server, address = await serve(f"127.0.0.1:{port}")
     async with grpc.aio.insecure_channel(
         address, options=[("grpc.max_reconnect_backoff_ms", 100)]
     ) as channel:
@@ -160,7 +163,9 @@ async def exercise_tls(*paths):
 
 
 def test_restart(run_script):
-    done = run_script(RESTART, env={"GRPC_VERBOSITY": "NONE"})
+    # Not a port that the system gives to connections, for it is to be had again.
+    args = [str(free_port())]
+    done = run_script(RESTART, args=args, env={"GRPC_VERBOSITY": "NONE"})
     assert done.stdout == "done\n"
 
 

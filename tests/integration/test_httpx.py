@@ -82,7 +82,7 @@ def test_timeouts_and_cancellation(run):
                 await task
             limits = httpx.Limits(max_connections=1)
             async with httpx.AsyncClient(base_url=url, limits=limits) as one:
-                task = asyncio.create_task(one.get("/slow/0.2"))
+                task = asyncio.create_task(one.get("/slow/1"))
                 await asyncio.sleep(0.02)
                 with pytest.raises(httpx.PoolTimeout):
                     await one.get("/", timeout=httpx.Timeout(5, pool=0.02))

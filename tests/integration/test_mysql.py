@@ -61,8 +61,13 @@ def test_cancellation(run, mysql):
         async with aiomysql.create_pool(minsize=1, maxsize=1, **options_of(mysql)) as p:
             for _ in range(2):
                 with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.05), p.acquire() as connection:
+                    # Cancelled while it connects, aiomysql would leave its socket open.
+                    async with (
+                        asyncio.timeout(None) as limit,
+                        p.acquire() as connection,
+                    ):
                         async with connection.cursor() as cursor:
+                            limit.reschedule(asyncio.get_running_loop().time() + 0.05)
                             await cursor.execute("select sleep(3600)")
             async with p.acquire() as connection, connection.cursor() as cursor:
                 await cursor.execute("select 1")

@@ -134,15 +134,15 @@ def test_timeouts_and_lost_connections(run, redis):
             await reader.read(1)
             writer.transport.abort()
 
-        for behave, error in (
-            (silent, RedisTimeoutError),
-            (rude, RedisConnectionError),
+        for behave, timeout, error in (
+            (silent, 0.05, RedisTimeoutError),
+            (rude, 30, RedisConnectionError),
         ):
             server = await asyncio.start_server(behave, "127.0.0.1", 0)
             async with server:
                 port = server.sockets[0].getsockname()[1]
                 async with client_of(
-                    f"redis://127.0.0.1:{port}", socket_timeout=0.05, retry=None
+                    f"redis://127.0.0.1:{port}", socket_timeout=timeout, retry=None
                 ) as client:
                     with pytest.raises(error):
                         await client.get("x")

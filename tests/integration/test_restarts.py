@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from .ownservers import Relay, free_port
+from .ownservers import Relay, keep_port
 
 
 async def until(works, *errors):
@@ -95,10 +95,9 @@ def test_psycopg(run, own_postgres):
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "aiomysql"])
-def test_sqlalchemy(run, request, driver):
+def test_sqlalchemy(run, own_mariadb, own_postgres, driver):
     """pool_pre_ping finds the connections that are dead."""
-    name = "own_mariadb" if driver == "aiomysql" else "own_postgres"
-    server = request.getfixturevalue(name)
+    server = own_mariadb if driver == "aiomysql" else own_postgres
     if driver == "aiomysql":
         url = f"mysql+aiomysql://root@127.0.0.1:{server.port}/mysql"
     else:
@@ -318,7 +317,8 @@ def test_aio_pika(run, rabbitmq, unique):
 
 def test_web_server(run, program, loop_name):
     """A client with connections kept alive, and the program that it talks to."""
-    port = free_port()
+    kept = keep_port()
+    port = kept.getsockname()[1]
 
     def start():
         server = program(
@@ -354,4 +354,5 @@ def test_web_server(run, program, loop_name):
             server = await asyncio.to_thread(start)
             assert set(await asyncio.gather(*(ask() for _ in range(20)))) == {"hello"}
 
-    run(main())
+    with kept:
+        run(main())

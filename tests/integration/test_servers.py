@@ -34,9 +34,10 @@ def gunicorn(program, *options, app="integration.asgiapp:app"):
 
 
 async def in_flight(server, port, count=10, path="/slow/0.5"):
-    """Requests that a server is working on."""
+    """Requests that a server is working on, each of them."""
+    before = server.output.count("slow begins")
     tasks = [asyncio.create_task(request(port, GET.format(path))) for _ in range(count)]
-    await asyncio.to_thread(server.until, "slow begins", count)
+    await asyncio.to_thread(server.until, "slow begins", before + count)
     return tasks
 
 
@@ -89,10 +90,12 @@ def test_gunicorn(run, loop_name, program, count):
         server.signal(signal.SIGHUP)  # new workers; the old ones finish
         await check_answers(tasks)
         await asyncio.to_thread(server.until, "Application startup complete", 2 * count)
+        # One that leaves drops connections of which it has read nothing yet.
+        await asyncio.to_thread(server.until, "Finished server process", count)
         await check_requests(port, loop_name)
-        tasks = await in_flight(server, port, 20)
+        tasks = await in_flight(server, port)
         server.signal(signal.SIGTERM)
-        await check_answers(tasks[10:])
+        await check_answers(tasks)
 
     run(main())
     server.wait(returncode=0)

@@ -80,9 +80,8 @@ def test_aiomysql(run, tls, own_mariadb):
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])
-def test_sqlalchemy(run, request, tls, driver):
-    name = "own_mariadb" if driver == "aiomysql" else "own_postgres"
-    server = request.getfixturevalue(name)
+def test_sqlalchemy(run, tls, own_mariadb, own_postgres, driver):
+    server = own_mariadb if driver == "aiomysql" else own_postgres
     url = f"mysql+aiomysql://root@127.0.0.1:{server.port}/mysql"
     if driver == "asyncpg":
         url = server.url.replace("://", "+asyncpg://")

@@ -227,7 +227,7 @@ def test_timeouts_and_clients_that_leave(run):
         url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
         client = tornado.httpclient.AsyncHTTPClient(force_instance=True)
         with pytest.raises(tornado.httpclient.HTTPError, match="Timeout"):
-            await client.fetch(url, request_timeout=0.1)
+            await client.fetch(url, request_timeout=0.5)
         await left_event.wait()
         assert entered == left
         client.close()

@@ -109,8 +109,12 @@ def test_client_that_leaves(run, http, capsys):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 await writer.drain()
-                await asyncio.sleep(0.02)
+                while not server.server_state.tasks:  # it is on its way
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.01)
                 writer.transport.abort()
+                while server.server_state.tasks:
+                    await asyncio.sleep(0.001)
             while server.server_state.tasks or server.server_state.connections:
                 await asyncio.sleep(0.001)
             assert (await request(port, GET.format("/")))[2] == b"hello"

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
-from .ownservers import free_port
+from .ownservers import keep_port
 
 
 def port_of(server):
@@ -167,8 +167,7 @@ def test_keepalive(run):
 def test_clients_come_back(run):
     """The endless ``async for`` of the client, and a server that starts again."""
 
-    async def main():
-        port = free_port()
+    async def main(port):
         got = asyncio.Queue()
 
         async def follow():
@@ -194,4 +193,5 @@ def test_clients_come_back(run):
         done = await asyncio.gather(*followers, return_exceptions=True)
         assert {type(result) for result in done} == {asyncio.CancelledError}
 
-    run(main())
+    with keep_port() as kept:
+        run(main(kept.getsockname()[1]))
