@@ -214,7 +214,7 @@ def test_turns_within_a_callback(loop, run, base):
         if not peers or order:
             return
         order.append("outer")
-        for number in range(MESSAGES):
+        for _ in range(MESSAGES):
             before = len(protocol.data)
             peers[0].sendall(b"inner")
             while len(protocol.data) < before + 5:
