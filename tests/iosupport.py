@@ -365,6 +365,17 @@ def plain_udp(host="127.0.0.1", family=socket.AF_INET):
         yield sock
 
 
+@contextlib.contextmanager
+def refusing_udp():
+    """The address of a UDP port that refuses what comes, and is nobody else's meanwhile.
+
+    A port that is free might be given to who sends there, which then hears itself.
+    """
+    with plain_udp() as sock:
+        sock.connect(("127.0.0.1", 9))  # others have no one to talk to
+        yield sock.getsockname()
+
+
 def name_of(protocol):
     return protocol.transport.get_extra_info("sockname")
 

@@ -21,6 +21,7 @@ from iosupport import (
     is_stock,
     name_of,
     plain_udp,
+    refusing_udp,
     settle,
     turns,
 )
@@ -308,13 +309,12 @@ def test_exception_out_of_error_received(loop, run):
     contexts = capture(loop)
 
     async def main():
-        with plain_udp() as gone:
-            address = gone.getsockname()
-        async with endpoint(Broken, remote_addr=address) as protocol:
-            protocol.transport.sendto(b"x")
-            await protocol.until(lambda: protocol.errors)
-            await turns()
-            assert not protocol.transport.is_closing()
+        with refusing_udp() as address:
+            async with endpoint(Broken, remote_addr=address) as protocol:
+                protocol.transport.sendto(b"x")
+                await protocol.until(lambda: protocol.errors)
+                await turns()
+                assert not protocol.transport.is_closing()
 
     run(main())
     assert len(contexts) == 1
@@ -339,10 +339,9 @@ def test_exit_leaves_the_loop(loop, run, exc, when):
             protocol = run(create(**LOCAL))
             sock.sendto(b"break", name_of(protocol))
         else:
-            with plain_udp() as gone:
-                address = gone.getsockname()
-            protocol = run(create(remote_addr=address))
-            protocol.transport.sendto(b"x")
+            with refusing_udp() as address:
+                protocol = run(create(remote_addr=address))
+                protocol.transport.sendto(b"x")
         timer = loop.call_later(TIMEOUT, loop.stop)
         with pytest.raises(exc, match="out"):
             loop.run_forever()

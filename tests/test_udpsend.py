@@ -15,6 +15,7 @@ from iosupport import (
     link_question,
     name_of,
     plain_udp,
+    refusing_udp,
     turns,
 )
 
@@ -89,16 +90,15 @@ def test_wrong_address_of_an_unconnected_endpoint(loop, run, address):
 
 def test_refused(loop, run):
     async def main():
-        with plain_udp() as gone:
-            address = gone.getsockname()
-        async with endpoint(remote_addr=address) as protocol:
-            protocol.transport.sendto(b"to nobody")
-            await protocol.until(lambda: protocol.errors)
-            assert isinstance(protocol.errors[0], ConnectionRefusedError)
-            # It goes on.
-            assert not protocol.transport.is_closing()
-            protocol.transport.sendto(b"again")
-            await protocol.until(lambda: len(protocol.errors) >= 2)
+        with refusing_udp() as address:
+            async with endpoint(remote_addr=address) as protocol:
+                protocol.transport.sendto(b"to nobody")
+                await protocol.until(lambda: protocol.errors)
+                assert isinstance(protocol.errors[0], ConnectionRefusedError)
+                # It goes on.
+                assert not protocol.transport.is_closing()
+                protocol.transport.sendto(b"again")
+                await protocol.until(lambda: len(protocol.errors) >= 2)
 
     run(main())
 
