@@ -525,6 +525,31 @@ def test_wrong_arguments(loop, name):
         method(*given, sock=1)
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_too_many_arguments(loop, name):
+    method = getattr(loop, name)
+    least = len(PARAMETERS[name]) + 1
+    most = least + (name == "sock_recvfrom_into")
+    takes = f"{most}" if least == most else f"from {least} to {most}"
+    with pytest.raises(
+        TypeError, match=f" takes {takes} positional arguments but {most + 1} were given"
+    ):
+        method(*range(most))
+    # Names are looked at first.
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        method(*range(most), other=1)
+    with pytest.raises(TypeError, match="multiple values for argument 'sock'"):
+        method(*range(most), sock=1)
+
+
+def test_no_socket_at_all(loop, run):
+    first = {"sock_accept": "fileno", "sock_connect": "family", "sock_sendall": "send"}
+    for name, parameters in PARAMETERS.items():
+        asked = first.get(name, name.removeprefix("sock_"))
+        with pytest.raises(AttributeError, match=f"has no attribute '{asked}'"):
+            run(getattr(loop, name)(*[None, b"data", None][: len(parameters)]))
+
+
 def test_arguments_by_name(loop, run, udp_pair):
     a, b = udp_pair
 

@@ -373,6 +373,10 @@ attempt_accept(FlSockOp *self, PyObject **result)
     FlState *st = self->loop->st;
     FlSockOutcome direct = accept_directly(self, result);
     if (direct != FL_SOCKOP_AWAITS) return direct;
+    /* asyncio asks for the number first, and so for what is no socket says so. */
+    PyObject *number = PyObject_CallMethodNoArgs(sock_of(self), st->str_fileno);
+    if (number == NULL) return FL_SOCKOP_FAILED;
+    Py_DECREF(number);
     PyObject *accepted;
     FlSockOutcome outcome = sock_call(self, st->str_accept, 0, &accepted);
     if (outcome != FL_SOCKOP_DONE) return outcome;

@@ -537,20 +537,11 @@ sockop_check_missing(const FlSockKind *kind, PyObject *const *args)
     return -1;
 }
 
-/* The general form of the call, for keywords and errors. 0 or -1 with TypeError. */
+/* The arguments that come by name. 0 or -1 with TypeError. */
 static int
-sockop_parse_slow(const FlSockKind *kind, PyObject *const *args, Py_ssize_t nargs,
-                  PyObject *kwnames, PyObject **out)
+sockop_parse_keywords(const FlSockKind *kind, PyObject *const *values,
+                      PyObject *kwnames, PyObject **out)
 {
-    if (nargs > kind->count) {
-        PyErr_Format(PyExc_TypeError,
-                     "Loop.%s() takes %d positional arguments but %zd were given",
-                     kind->name, kind->count + 1, nargs + 1);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < nargs; i++) {
-        out[i] = args[i];
-    }
     Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t k = 0; k < count; k++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, k);
@@ -571,9 +562,30 @@ sockop_parse_slow(const FlSockKind *kind, PyObject *const *args, Py_ssize_t narg
                          name);
             return -1;
         }
-        out[i] = args[nargs + k];
+        out[i] = values[k];
     }
-    return sockop_check_missing(kind, out);
+    return 0;
+}
+
+/* The general form of the call, for keywords and errors, which are found in Python's
+ * order. 0 or -1 with TypeError. */
+static int
+sockop_parse_slow(const FlSockKind *kind, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames, PyObject **out)
+{
+    for (Py_ssize_t i = 0; i < nargs && i < kind->count; i++) {
+        out[i] = args[i];
+    }
+    if (sockop_parse_keywords(kind, args + nargs, kwnames, out) < 0) return -1;
+    if (nargs <= kind->count) return sockop_check_missing(kind, out);
+    char least[32] = ""; /* these count self, as Python does */
+    if (kind->required < kind->count) {
+        PyOS_snprintf(least, sizeof(least), "from %d to ", kind->required + 1);
+    }
+    PyErr_Format(PyExc_TypeError,
+                 "Loop.%s() takes %s%d positional arguments but %zd were given",
+                 kind->name, least, kind->count + 1, nargs + 1);
+    return -1;
 }
 
 PyObject *
