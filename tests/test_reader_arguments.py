@@ -150,10 +150,34 @@ def test_names_of_arguments(loop):
                 remove()
 
 
+class Numbered:
+    """A file object whose number may be anything."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def fileno(self):
+        return self.number
+
+
+@pytest.mark.parametrize("named", [int, Numbered])
 @pytest.mark.parametrize("number", [2**31, 2**40, 2**80])
-def test_numbers_that_no_descriptor_has(loop, number):
-    with pytest.raises(OverflowError):
-        loop.add_reader(number, print)
-    with pytest.raises(OSError):
-        loop.add_reader(2**31 - 1, print)
-    assert loop.remove_reader(number) is False
+def test_numbers_that_no_descriptor_has(loop, number, named):
+    for add in (loop.add_reader, loop.add_writer):
+        with pytest.raises(OverflowError):
+            add(named(number), print)
+        with pytest.raises(OSError):
+            add(named(2**31 - 1), print)
+    for remove in (loop.remove_reader, loop.remove_writer):
+        assert remove(named(number)) is False
+
+
+@pytest.mark.parametrize("named", [int, Numbered])
+@pytest.mark.parametrize("number", [-(2**31), -(2**31) - 1, -(2**80)])
+def test_negative_numbers_are_named(loop, number, named):
+    for add in (loop.add_reader, loop.add_writer):
+        with pytest.raises(ValueError, match=f"Invalid file descriptor: {number}$"):
+            add(named(number), print)
+    for remove in (loop.remove_reader, loop.remove_writer):
+        with pytest.raises(ValueError, match=f"Invalid file descriptor: {number}$"):
+            remove(named(number))

@@ -32,6 +32,8 @@ static int on_event(FlWatcher *watcher, uint32_t events);
  * echo. */
 static const uint32_t READER_DISARMED = EPOLLONESHOT;
 
+#define READER_INVALID "Invalid file descriptor: %S"
+
 static const uint32_t side_events[2] = {EPOLLIN, EPOLLOUT};
 
 /* The record of a descriptor, borrowed, or NULL. */
@@ -354,8 +356,9 @@ fl_reader_unwait(FlLoop *loop, int fd, FlReaderSide side, PyObject *future)
     }
 }
 
-int
-fl_reader_fileno(FlLoop *loop, PyObject *file, int *fd)
+/* The number of what names a descriptor, an int of any size. New reference or NULL. */
+static PyObject *
+reader_number(FlLoop *loop, PyObject *file)
 {
     PyObject *number = NULL;
     if (PyLong_Check(file)) {
@@ -375,15 +378,27 @@ fl_reader_fileno(FlLoop *loop, PyObject *file, int *fd)
             PyErr_Clear();
             PyErr_Format(PyExc_ValueError, "Invalid file object: %R", file);
         }
-        return -1;
     }
+    return number;
+}
+
+/* The descriptor, or the nearest int to a number that none can have. */
+static int
+reader_clamp(PyObject *number)
+{
     int overflow;
     long value = PyLong_AsLongAndOverflow(number, &overflow);
+    if (overflow > 0 || value > INT_MAX) return INT_MAX;
+    return overflow < 0 || value < INT_MIN ? INT_MIN : (int)value;
+}
+
+int
+fl_reader_fileno(FlLoop *loop, PyObject *file, int *fd)
+{
+    PyObject *number = reader_number(loop, file);
+    if (number == NULL) return -1;
+    *fd = reader_clamp(number);
     Py_DECREF(number);
-    if (overflow > 0 || value > INT_MAX) {
-        value = INT_MAX;
-    }
-    *fd = overflow < 0 || value < INT_MIN ? INT_MIN : (int)value;
     return 0;
 }
 
@@ -406,23 +421,23 @@ fl_reader_check_transport(FlLoop *loop, PyObject *file, int fd)
     return closing > 0 ? 0 : -1;
 }
 
-/* What add_reader() can watch, as selectors and epoll refuse the rest. 0 or -1. */
+/* The number of what add_reader() and its kin are given, where it can be a descriptor's;
+ * else -1 with the exception of selectors or epoll. */
 static int
-reader_check_number(PyObject *file, int fd)
+reader_descriptor(FlLoop *loop, PyObject *file)
 {
+    PyObject *number = reader_number(loop, file);
+    if (number == NULL) return -1;
+    int fd = reader_clamp(number);
     if (fd < 0) {
-        PyObject *number = PyLong_Check(file) ? Py_NewRef(file) : PyLong_FromLong(fd);
-        if (number != NULL) {
-            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
-            Py_DECREF(number);
-        }
-        return -1;
+        PyErr_Format(PyExc_ValueError, READER_INVALID, number);
+        fd = -1;
     }
-    if (fd == INT_MAX && PyLong_Check(file)) {
-        int exact = fl_compat_long_as_int(file); /* OverflowError above it */
-        return exact == -1 && PyErr_Occurred() ? -1 : 0;
+    else if (fd == INT_MAX) {
+        fd = fl_compat_long_as_int(number); /* OverflowError above it */
     }
-    return 0;
+    Py_DECREF(number);
+    return fd;
 }
 
 /* The public methods take no context=. 0, or -1 with TypeError. */
@@ -463,10 +478,8 @@ reader_add(PyObject *op, FlReaderSide side, int how, const char *method,
     }
     if (fl_loop_check_closed(loop) < 0) return NULL;
     /* Once more: fileno() and is_closing() may be anything. */
-    if (fl_reader_fileno(loop, call.first, &fd) < 0 ||
-        reader_check_number(call.first, fd) < 0) {
-        return NULL;
-    }
+    fd = reader_descriptor(loop, call.first);
+    if (fd < 0) return NULL;
     FlHandle *handle =
         fl_loop_make_handle(loop, call.callback, call.args, call.nargs, call.context);
     if (handle == NULL) return NULL;
@@ -503,13 +516,15 @@ reader_remove(PyObject *op, FlReaderSide side, int how, const char *method,
         }
     }
     if (loop->closed) Py_RETURN_FALSE;
-    if (fl_reader_fileno(loop, file, &fd) < 0) return NULL;
+    PyObject *number = reader_number(loop, file);
+    if (number == NULL) return NULL;
+    fd = reader_clamp(number);
     FlReader *self = fd < 0 ? reader_find_file(loop, file) : reader_find(loop, fd);
-    if (self == NULL) {
-        if (fd >= 0) Py_RETURN_FALSE;
-        (void)reader_check_number(file, fd);
-        return NULL;
+    if (self == NULL && fd < 0) {
+        PyErr_Format(PyExc_ValueError, READER_INVALID, number);
     }
+    Py_DECREF(number);
+    if (self == NULL) return fd < 0 ? NULL : Py_NewRef(Py_False);
     Py_INCREF((PyObject *)self);
     PyObject *target = reader_take(self, side);
     bool found = target != NULL;
