@@ -212,6 +212,29 @@ def test_cancel_within_a_callback_that_raises(loop, kind, debug):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_run_by_hand_once_cancelled(loop, kind, debug):
+    contexts = []
+    loop.set_exception_handler(lambda loop, context: contexts.append(context))
+    loop.set_debug(debug)
+    handle = schedule(loop, kind, nothing, 1)
+    handle.cancel()
+    assert handle._run() is None
+    if sys.version_info >= (3, 14) and kind == "threadsafe":
+        assert contexts == []
+        return
+    (context,) = contexts
+    assert context["message"] == "Exception in callback None()"
+    assert context["handle"] is handle
+    assert ("source_traceback" in context) is debug
+    assert type(context["exception"]) is TypeError
+    assert str(context["exception"]) == (
+        "Value after * must be an iterable, not NoneType"
+    )
+    handle = None
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_cancel_by_an_earlier_callback_of_the_batch(loop, kind):
     calls = []
     loop.call_soon(lambda: handle.cancel())

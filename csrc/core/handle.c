@@ -415,11 +415,18 @@ static PyObject *
 handle_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FlHandle *self = (FlHandle *)op;
-    if (self->callback == NULL) {
-        PyErr_SetString(PyExc_TypeError, "'NoneType' object is not callable");
-        return NULL;
+    int rc;
+    if (FL_UNLIKELY(self->callback == NULL)) {
+        if (FL_HANDLE_GATED && (self->flags & FL_HANDLE_THREADSAFE)) Py_RETURN_NONE;
+        /* Cancelled: asyncio calls all the same, and reports what comes of that. */
+        PyErr_SetString(PyExc_TypeError,
+                        "Value after * must be an iterable, not NoneType");
+        rc = self->loop == NULL ? -1 : fl_handle_failed(self);
     }
-    if (fl_handle_run(self) < 0) return NULL;
+    else {
+        rc = fl_handle_run(self);
+    }
+    if (rc < 0) return NULL;
     Py_RETURN_NONE;
 }
 
