@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.interval > 0:
         parser.error("--interval must be positive")
+    if options.count is not None and options.count <= 0:
+        parser.error("--count must be positive")
     if (options.attach is None) == (not options.program):
         parser.error("what to look at: a program, or --attach PATH")
     if not options.json and not sys.stdout.isatty():

@@ -293,6 +293,8 @@ def test_the_screen(app, how):
         [],
         ["--attach", "path", "app.py"],
         ["--json", "--interval", "0", "app.py"],
+        ["--json", "--count", "0", "app.py"],
+        ["--json", "--count", "-1", "app.py"],
         ["app.py"],  # no terminal
     ],
 )
