@@ -46,9 +46,10 @@ if _LOOPS_HAVE_WATCHERS:
 class SubprocessMixin(MixinBase):
     """The hook that BaseEventLoop.subprocess_exec() and subprocess_shell() call."""
 
-    _pidfds: dict[int, int]
+    _pidfds: dict[int, asyncio.Handle | None]
     _add_reader: Any  # native
     _remove_reader: Any  # native
+    _watches: Any  # native
     _pipe_transport: Any  # native
     _watcher: Any = None
     _child_watcher_callback = _UNIX_LOOP._child_watcher_callback
@@ -129,9 +130,11 @@ class SubprocessMixin(MixinBase):
             if isinstance(self._watcher, _THREADED):  # pragma: no cover - since 3.14
                 raise OSError  # this system has no pidfds, says asyncio
             pidfd = os.pidfd_open(pid)
-            self._pidfds[pidfd] = pid
+            self._pidfds[pidfd] = None
             waits = [None] * (1 + _TURNS)
-            self._add_reader(pidfd, self._child_exited, transport, pidfd, waits)
+            self._pidfds[pidfd] = self._add_reader(
+                pidfd, self._child_exited, transport, pidfd, waits
+            )
         except (AttributeError, OSError, RuntimeError):
             # An old kernel, a sandbox, no descriptor left, a child already reaped, or a
             # number that a transport has whose descriptor the program closed.
@@ -172,8 +175,9 @@ class SubprocessMixin(MixinBase):
             return
         try:
             if waits[0] is None:
-                pid = self._pidfds[pidfd]
-                waits[0], left = _exit_status(transport._proc, pid, pidfd)
+                pid = transport.get_pid()
+                fd = pidfd if self._has_pidfd(pidfd) else -1
+                waits[0], left = _exit_status(transport._proc, pid, fd)
                 if left:
                     _reap(pid)
             transport._process_exited(waits[0])
@@ -224,9 +228,25 @@ class SubprocessMixin(MixinBase):
         transport.set_protocol(asyncio.SubprocessProtocol())
         transport._pending_calls = None
 
+    def _has_pidfd(self, pidfd: int) -> bool:
+        """Whether the number is still the file that it was when it was opened.
+
+        The program may have closed it, as daemons close all descriptors, and the
+        number be a stranger's by now.
+        """
+        handle = self._pidfds.get(pidfd)
+        return (
+            handle is not None
+            and not handle.cancelled()  # as it is where another reader took its place
+            and self._watches(pidfd)
+        )
+
     def _forget_pidfd(self, pidfd: int) -> None:
-        if self._pidfds.pop(pidfd, None) is not None:
+        ours = self._has_pidfd(pidfd)
+        handle = self._pidfds.pop(pidfd, None)
+        if handle is not None and not handle.cancelled():
             self._remove_reader(pidfd)
+        if ours:
             os.close(pidfd)
 
     def _close_pidfds(self) -> None:

@@ -588,6 +588,64 @@ def test_closing_the_loop_lets_a_running_child_go(loop_name, run_script):
     assert done.stdout == "0\n"
 
 
+@pytest.mark.parametrize("stranger", ["file", "watched", "eventfd", "child"])
+@pytest.mark.parametrize("end", ["close", "exit"])
+def test_a_number_that_another_file_has_by_now(loop_name, run_script, stranger, end):
+    """A pidfd closed by the program, as daemons do: its number is a stranger's."""
+    if loop_name == "asyncio" and (end == "exit" or sys.version_info < (3, 12)):
+        pytest.skip("has no pidfd, or closes whatever has its number")
+    if (stranger, end) == ("watched", "exit"):
+        pytest.skip("its reader has taken the place of the loop's")
+    run_script(
+        """
+        import os, signal, socket, subprocess, sys
+        stranger, end = sys.argv[1:]
+        opened = []
+        pidfd_open = os.pidfd_open
+        def recorded(*args):
+            opened.append(pidfd_open(*args))
+            return opened[-1]
+        os.pidfd_open = recorded
+
+        loop = new_event_loop()
+        other = subprocess.Popen(["sleep", "60"])
+        a, b = socket.socketpair()
+        open_stranger = {
+            "file": lambda: os.open("/dev/null", os.O_RDWR),
+            "watched": lambda: os.dup(a.fileno()),
+            "eventfd": lambda: os.eventfd(0),
+            "child": lambda: pidfd_open(other.pid),
+        }[stranger]
+
+        async def main():
+            return await asyncio.create_subprocess_exec("sleep", "60")
+
+        process = loop.run_until_complete(main())
+        (number,) = opened
+        kept = os.dup(number)  # the end of the child is still told of
+        made = open_stranger()
+        os.dup2(made, number)
+        os.close(made)
+        if stranger == "watched":
+            loop.add_reader(number, print)
+        if end == "exit":
+            process.kill()
+            status = loop.run_until_complete(process.wait())
+            assert status == -signal.SIGKILL, status
+        loop.close()
+        os.close(number)  # it is still open
+        os.close(kept)
+        if end == "close":
+            process._transport._proc.kill()
+            process._transport._proc.wait()
+        other.kill()
+        other.wait()
+        """,
+        args=[stranger, end],
+        options=["-W", "ignore"],
+    )
+
+
 def test_a_number_that_another_child_has_by_now(loop_name, run_script):
     """The first was reaped by Popen, and the loop has not been told of its end yet."""
     if loop_name == "asyncio":

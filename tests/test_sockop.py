@@ -532,7 +532,8 @@ def test_too_many_arguments(loop, name):
     most = least + (name == "sock_recvfrom_into")
     takes = f"{most}" if least == most else f"from {least} to {most}"
     with pytest.raises(
-        TypeError, match=f" takes {takes} positional arguments but {most + 1} were given"
+        TypeError,
+        match=f" takes {takes} positional arguments but {most + 1} were given",
     ):
         method(*range(most))
     # Names are looked at first.

@@ -128,10 +128,10 @@ poll_forget(FlPollSlot *slot)
     }
 }
 
-/* Whether set and descriptor are the files that they were. To add what the set has is
- * an error that changes nothing, also where the set is the parent's. */
-static bool
-poll_holds(const FlPoll *poll, int fd)
+/* To add what the set has is an error that changes nothing, also where the set is the
+ * parent's. */
+bool
+fl_poll_holds(const FlPoll *poll, int fd)
 {
     struct epoll_event event = {.events = 0};
     if (epoll_ctl(poll->epfd, EPOLL_CTL_ADD, fd, &event) == 0) {
@@ -155,8 +155,8 @@ fl_poll_free(FlPoll *poll)
 {
     bool made = poll->made; /* else nobody knew of them */
     poll->made = false;
-    bool has_timer = !made || poll_holds(poll, poll->timer.fd);
-    bool has_bell = !made || poll_holds(poll, poll->bell.fd);
+    bool has_timer = !made || fl_poll_holds(poll, poll->timer.fd);
+    bool has_bell = !made || fl_poll_holds(poll, poll->bell.fd);
     if (has_timer) {
         poll_close(&poll->timer.fd);
     }

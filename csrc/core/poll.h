@@ -94,6 +94,10 @@ int fl_poll_set(FlPoll *poll, FlWatcher *watcher, uint32_t events);
 /* The watcher of a descriptor, borrowed, or NULL. */
 FlWatcher *fl_poll_find(FlPoll *poll, int fd);
 
+/* Whether set and descriptor are still the files that they were when the one was put
+ * into the other. */
+bool fl_poll_holds(const FlPoll *poll, int fd);
+
 /* Notes that the descriptor belongs to a transport, until fl_poll_disown() or its end.
  * 0 or ENOMEM. */
 int fl_poll_own(FlPoll *poll, int fd, PyObject *transport);

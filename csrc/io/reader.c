@@ -421,8 +421,8 @@ fl_reader_check_transport(FlLoop *loop, PyObject *file, int fd)
     return closing > 0 ? 0 : -1;
 }
 
-/* The number of what add_reader() and its kin are given, where it can be a descriptor's;
- * else -1 with the exception of selectors or epoll. */
+/* The number that add_reader() is given, where it can be a descriptor's; else -1 with
+ * the exception of selectors or epoll. */
 static int
 reader_descriptor(FlLoop *loop, PyObject *file)
 {
@@ -567,6 +567,16 @@ reader_ensure_fd_no_transport(PyObject *op, PyObject *file)
     Py_RETURN_NONE;
 }
 
+/* loop._watches(fd): whether the number names the file that the loop watches by it. */
+static PyObject *
+reader_watches(PyObject *op, PyObject *number)
+{
+    FL_OWN((FlLoop *)op, NULL);
+    int fd = fl_compat_long_as_int(number);
+    if (fd == -1 && PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(fl_poll_holds(&((FlLoop *)op)->poll, fd));
+}
+
 #define READER_CALL(name) (PyCFunction)(void (*)(void)) reader_##name
 static PyMethodDef reader_methods[] = {
     {"add_reader", READER_CALL(add_reader), METH_FASTCALL | METH_KEYWORDS,
@@ -591,6 +601,7 @@ static PyMethodDef reader_methods[] = {
      NULL},
     {"_remove_writer", READER_CALL(_remove_writer), METH_FASTCALL | METH_KEYWORDS,
      NULL},
+    {"_watches", reader_watches, METH_O, NULL},
     {"_ensure_fd_no_transport", reader_ensure_fd_no_transport, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
