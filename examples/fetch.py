@@ -43,10 +43,15 @@ async def fetch_all(urls):
     return [task.result() for task in tasks]
 
 
+asked = set()
+
+
 async def moody(request):
-    if random.random() < 0.2:
+    number = request.match_info["number"]
+    if number.endswith("7") and number not in asked:  # better luck next time
+        asked.add(number)
         raise web.HTTPServiceUnavailable
-    return web.Response(text="page " + request.match_info["number"])
+    return web.Response(text="page " + number)
 
 
 async def main():

@@ -226,7 +226,8 @@ def test_jupyter(folder):
     spec = jupyter_client.kernelspec.KernelSpec(
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     )
-    manager = jupyter_client.KernelManager()
+    # Ports would be chosen long before the kernel listens on them.
+    manager = jupyter_client.KernelManager(transport="ipc", ip=str(folder / "kernel"))
     manager._kernel_spec = spec
     manager.start_kernel(env=keywords["env"], stderr=subprocess.DEVNULL)
     client = manager.blocking_client()

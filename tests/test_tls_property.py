@@ -88,6 +88,7 @@ async def perform(protocol, sent, action, *arguments):
 @settings(
     max_examples=60,
     deadline=None,
+    derandomize=True,  # what is drawn anew each time has its place in tests/hard
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(plan=plans, end=ends, room=rooms)
