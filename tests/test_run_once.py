@@ -156,10 +156,12 @@ def test_an_exit_leaves_it(loop, kind):
 
 
 def test_ctrl_c_ends_the_wait(loop):
-    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    thread = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
+        thread.start()
         for _ in range(TURNS):
             loop.run_once(10)
+    thread.join()
 
 
 def test_a_wrong_timeout(loop):

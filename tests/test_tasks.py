@@ -388,6 +388,7 @@ def test_wait(loop):
             [*tasks, sleeper], return_when=asyncio.FIRST_COMPLETED
         )
         assert done <= set(tasks)
+        await asyncio.gather(*tasks)
         done, pending = await asyncio.wait([*tasks, sleeper], timeout=0.01)
         assert done == set(tasks)
         assert pending == {sleeper}

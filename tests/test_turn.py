@@ -177,6 +177,9 @@ def test_timers_stand_behind_what_has_come(loop, pair, busy):
             timer.cancel()
 
     def block():
+        nonlocal timer
+        timer = loop.call_later(0.002, calls.append, "late")
+        loop.call_later(0.005, last)
         theirs.sendall(b"data")
         time.sleep(0.01)
         if busy:
@@ -186,9 +189,8 @@ def test_timers_stand_behind_what_has_come(loop, pair, busy):
         calls.append("timer")
         loop.stop()
 
+    timer = None
     transport = connect(loop, ours, Protocol(calls))
-    timer = loop.call_later(0.002, calls.append, "late")
-    loop.call_later(0.005, last)
     loop.call_soon(block)
     loop.run_forever()
     assert calls == ["ready", b"data", "timer"][not busy :]

@@ -181,13 +181,14 @@ def test_cancelled_requests(run, count):
 
     async def main():
         entered = 0
+        released = asyncio.Event()
         app = FastAPI()
 
         @app.get("/")
         async def wait():
             nonlocal entered
             entered += 1
-            await asyncio.sleep(0.1)
+            await released.wait()
 
         async with serve(app) as client:
             tasks = [asyncio.create_task(client.get("/")) for _ in range(count)]
@@ -197,6 +198,7 @@ def test_cancelled_requests(run, count):
                 task.cancel()
             done = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(result) for result in done} == {asyncio.CancelledError}
+            released.set()
             assert (await client.get("/")).status_code == 200
 
     run(main())
