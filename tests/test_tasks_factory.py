@@ -288,9 +288,42 @@ def test_create_eager_task_factory(loop):
     loop.run_until_complete(main())
 
 
-@pytest.mark.skipif(
+eager_start = pytest.mark.skipif(
     sys.version_info < (3, 14), reason="eager_start= of tasks is new in Python 3.14"
 )
+
+
+@eager_start
+def test_eager_start_beside_other_keywords(loop):
+    context = contextvars.Context()
+    calls = []
+
+    async def child():
+        calls.append(asyncio.current_task().get_name())
+        var.set("child")
+        await asyncio.sleep(0)
+        return asyncio.current_task()
+
+    async def main():
+        var.set("main")
+        task = loop.create_task(
+            child(), context=context, eager_start=True, name="eager"
+        )
+        assert calls == ["eager"]
+        assert var.get() == "main"
+        assert context[var] == "child"
+        assert task.get_context() is context
+        assert await task is task
+        unset = loop.create_task(
+            answer(), context=None, eager_start=None, name=None
+        )
+        assert not unset.done()
+        assert await unset == 42
+
+    loop.run_until_complete(main())
+
+
+@eager_start
 def test_eager_start(loop):
     async def main():
         eager = loop.create_task(answer(), eager_start=True)

@@ -46,6 +46,9 @@
 #define FL_CREATE_TASK_SIGNATURE "($self, coro, *, name=None, context=None)"
 #endif
 
+/* create_task() has the task started at once, if asked, since 3.14. */
+#define FL_CREATE_TASK_EAGER (PY_VERSION_HEX >= 0x030E0000)
+
 /* Handle.get_context() since 3.12. */
 #define FL_HANDLE_GET_CONTEXT (PY_VERSION_HEX >= 0x030C0000)
 

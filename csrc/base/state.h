@@ -150,6 +150,7 @@ typedef struct FlStep FlStep;
     X(coro)                                                                            \
     X(create_future)                                                                   \
     X(create_task)                                                                     \
+    X(eager_start)                                                                     \
     X(data_received)                                                                   \
     X(datagram_received)                                                               \
     X(debug)                                                                           \

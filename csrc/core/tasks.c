@@ -57,7 +57,9 @@ tasks_has_unusual(FlState *st, PyObject *kwnames)
     Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        if (name != st->str_name && name != st->str_context) return true;
+        bool usual = name == st->str_name || name == st->str_context ||
+                     (FL_CREATE_TASK_EAGER && name == st->str_eager_start);
+        if (!usual) return true;
     }
     return false;
 }
@@ -76,14 +78,14 @@ static PyObject *
 tasks_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    enum { MOST_KEYWORDS = 2 };
+    enum { MOST_KEYWORDS = 2 + FL_CREATE_TASK_EAGER };
     FlLoop *self = (FlLoop *)op;
     FlState *st = self->st;
     Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     if (FL_UNLIKELY(self->debug || self->closed || self->task_factory != NULL ||
                     nargs != 1 || tasks_has_unusual(st, kwnames))) {
-        /* With a task factory, in debug mode and for eager_start, which some Pythons
-         * take and others refuse, asyncio's own code does the work. */
+        /* With a task factory, in debug mode and for keywords that some Pythons take
+         * and others refuse, asyncio's own code does the work. */
         return fl_loop_call_base(self, st->str_create_task, args, nargs, kwnames);
     }
     /* Task(coro, loop=self, **kwargs): exactly the keywords that were given. */
