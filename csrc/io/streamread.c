@@ -62,6 +62,7 @@ stream_recv_worked(FlStream *self, ssize_t n, Py_ssize_t size, int code, int *rc
         *rc = stream_received_eof(self);
     }
     else if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR) {
+        self->emptied = code != EINTR;
         *rc = 0;
     }
     else {
