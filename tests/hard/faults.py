@@ -32,7 +32,10 @@ SHIM.fault_random.argtypes = [ctypes.c_ulong, ctypes.c_int]
 SHIM.fault_clear.restype = ctypes.c_long
 SHORT = -1
 PATIENCE = 1.0
-"""Seconds until a scenario counts as stuck, which only an error may excuse."""
+"""Seconds until a scenario counts as stuck where an error excuses it."""
+
+GUARD = 20.0
+"""Seconds until it counts as stuck where nothing does, however busy the machine is."""
 
 STREAM = "EINTR EAGAIN ECONNRESET ENOBUFS ENOMEM ETIMEDOUT"
 ERRORS = {
@@ -310,9 +313,17 @@ SCENARIOS = [
 ]
 
 
-async def bounded(scenario, run, seconds):
-    async with asyncio.timeout(seconds):
-        await scenario(run)
+async def bounded(scenario, run):
+    """TimeoutError where scenario is stuck, for good or because someone was told."""
+    work = asyncio.ensure_future(scenario(run))
+    deadline = time.monotonic() + GUARD
+    while not work.done():
+        await asyncio.wait([work], timeout=PATIENCE)
+        if not work.done() and (run.reports or time.monotonic() > deadline):
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise TimeoutError
+    return work.result()
 
 
 def attempt(loop_factory, scenario, before, mild):
@@ -336,9 +347,7 @@ def attempt(loop_factory, scenario, before, mild):
         logging.getLogger("asyncio").handlers[:] = [handler]
         task = None
         try:
-            task = loop.create_task(
-                bounded(scenario, run, PATIENCE * (5 if mild else 1))
-            )
+            task = loop.create_task(bounded(scenario, run))
             loop.run_until_complete(task)
         except TimeoutError as exc:
             if exc.errno is None and not run.reports:
@@ -351,8 +360,8 @@ def attempt(loop_factory, scenario, before, mild):
         if mild and run.reports:
             problem = problem or f"told of what it should not see: {run.reports[:3]}"
         try:
-            loop.run_until_complete(asyncio.wait_for(watchers(run), 5))
-            loop.run_until_complete(asyncio.wait_for(timers(run), 5))
+            loop.run_until_complete(asyncio.wait_for(watchers(run), GUARD))
+            loop.run_until_complete(asyncio.wait_for(timers(run), GUARD))
             loop.run_until_complete(loop.shutdown_default_executor())
         except BaseException as exc:
             problem = f"the loop does not go on: {exc!r}"
@@ -366,7 +375,7 @@ def attempt(loop_factory, scenario, before, mild):
     finally:
         SHIM.fault_clear()
     gc.collect()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + GUARD
     while (left := len(os.listdir("/proc/self/fd")) - fds) > 0:
         if time.monotonic() > deadline:
             problem = problem or f"{left} descriptors are left"
