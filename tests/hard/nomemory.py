@@ -43,10 +43,13 @@ WINDOWS = 1, 4, 100
 PATIENCE = 0.25
 """Seconds for what the failure may have left undone. A report must tell of that."""
 
+GUARD = 15
+"""Seconds where no report tells: a machine may be busy for as long as that."""
+
 STANDARD_LIBRARY = os.path.dirname(os.__file__)
 """Where Python without memory loses descriptors and raises SystemError itself."""
 
-HANG = 30
+HANG = 100
 """Seconds until a child counts as hung: faulthandler writes where."""
 
 
@@ -85,12 +88,28 @@ class Step:
 
     def be_patient(self):
         """Give memory back and stop the loop where the operation does not end."""
-        if self.ended.acquire(timeout=2 * PATIENCE):
+        deadline = time.monotonic() + 2 * GUARD
+        while not self.ended.acquire(timeout=2 * PATIENCE):
+            if self.reports > self.expected or time.monotonic() > deadline:
+                break
+        else:
             return
         _testcapi.remove_mem_hooks()
         self.late = True
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def be_over(self, seconds=PATIENCE):
+        """Stop the loop in a while: soon if somebody was told, else when hope is gone."""
+        self.deadline = time.monotonic() + GUARD
+        self.loop.call_later(seconds, self.look, seconds)
+
+    def look(self, seconds):
+        if self.reports <= self.expected and time.monotonic() < self.deadline:
+            with contextlib.suppress(MemoryError):
+                self.loop.call_later(seconds, self.look, seconds)
+                return
+        self.loop.stop()
 
     def note(self, *_):
         self.reports += 1
@@ -103,7 +122,7 @@ class Step:
     def limited(self, coro, seconds=PATIENCE):
         """Run coro on the loop, without memory, for a while."""
         loop = self.loop
-        loop.call_later(seconds, loop.stop)
+        self.be_over(seconds)
         task = loop.create_task(coro)
         with self:
             loop.run_until_complete(task)
@@ -112,7 +131,7 @@ class Step:
             self.raised = None
         return task
 
-    def free(self, coro, seconds=5):
+    def free(self, coro, seconds=GUARD):
         """Run coro on the loop, with memory."""
         loop = self.loop
         future = asyncio.ensure_future(coro, loop=loop)
@@ -208,7 +227,7 @@ def call_soon(step):
 
 def call_soon_run(step):
     loop = step.make_loop()
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
     with step:
         for _ in range(80):
             loop.call_soon(pass_args, 1)
@@ -300,7 +319,7 @@ def signals(step):
         if signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
     with step:
         loop.add_signal_handler(signal.SIGUSR1, loop.stop)
         loop.call_soon(send)
@@ -386,7 +405,7 @@ def read(step, factory=Protocol, size=1000):
     ours, peer = pair(step)
     _, protocol = step.free(loop.create_connection(factory, sock=ours))
     peer.send(b"x" * size)
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
 
     def look():
         if protocol.got < size and not protocol.lost:
@@ -416,7 +435,7 @@ def peer_closes(step):
     ours, peer = pair(step)
     _, protocol = step.free(loop.create_connection(Protocol, sock=ours))
     peer.close()
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
 
     def look():
         if not protocol.lost:
@@ -471,7 +490,7 @@ def write(step, how="write", size=100):
     ours, peer = pair(step)
     transport, protocol = step.free(loop.create_connection(Protocol, sock=ours))
     data = b"abcdefghij" * (size // 10)
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
     loop.call_later(0.001, loop.call_later, 0.001, loop.stop)
     with step:
         if how == "write":
@@ -779,7 +798,7 @@ def sock_recv(step, size=1000):
     step.limited(program())
     peer.send(b"tail")
     with contextlib.suppress(TimeoutError):
-        step.free(asyncio.wait_for(rest(), 1))
+        step.free(asyncio.wait_for(rest(), GUARD))
     if got[0] != b"x" * 300 + b"tail":
         step.problems.append(f"got {len(got[0])} of 304 bytes")
 
@@ -808,7 +827,7 @@ def add_reader(step):
     loop = step.make_loop()
     ours, peer = pair(step)
     peer.send(b"x")
-    loop.call_later(PATIENCE, loop.stop)
+    step.be_over()
     with step:
         loop.add_writer(ours, pass_args)
         loop.add_reader(ours, loop.stop)
@@ -989,8 +1008,8 @@ async def end(loop, tasks):
     if tasks:
         await asyncio.wait(tasks, timeout=0.05)
     # What a lost wake-up left in its wake is the task's alone, and was reported.
-    await asyncio.wait_for(loop.shutdown_asyncgens(), 1)
-    await asyncio.wait_for(loop.shutdown_default_executor(), 5)
+    await asyncio.wait_for(loop.shutdown_asyncgens(), GUARD)
+    await asyncio.wait_for(loop.shutdown_default_executor(), GUARD)
 
 
 def recover(step, stock):
@@ -1131,7 +1150,7 @@ def run_step(name, loop_factory, number, window, contexts, stock):
     step.files = []
     del step
     gc.collect()
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + (1 if own else GUARD)
     while open_fds() - lost_by_python() > before and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()

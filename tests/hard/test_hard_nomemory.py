@@ -56,7 +56,7 @@ def test_allocations_fail_one_after_the_other(operation):
         "fastloop",
         operation,
         *options,
-        timeout=3000 if SCALE else 60,
+        timeout=3000 if SCALE else 110,
     )
     told = json.loads(result.stdout.splitlines()[-1])
     print(told["steps"], "steps,", told["failures"], "with an error")
