@@ -314,9 +314,7 @@ def test_eager_start_beside_other_keywords(loop):
         assert context[var] == "child"
         assert task.get_context() is context
         assert await task is task
-        unset = loop.create_task(
-            answer(), context=None, eager_start=None, name=None
-        )
+        unset = loop.create_task(answer(), context=None, eager_start=None, name=None)
         assert not unset.done()
         assert await unset == 42
 

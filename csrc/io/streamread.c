@@ -13,7 +13,8 @@
 enum {
     STREAM_LARGE_READ = 32 * 1024, /* above, reads go into a bytes object */
     STREAM_FLOOD = 4, /* so many large reads without a write between them: a flood */
-    STREAM_CALM = 16, /* so many reads that empty the socket, before edges are asked for */
+    STREAM_CALM =
+        16, /* so many reads that empty the socket, before edges are asked for */
     STREAM_UNREST = -240,     /* and how many more after one that did not */
     STREAM_NEVER = INT16_MIN, /* not at all */
 };
@@ -336,10 +337,10 @@ stream_ask_for(FlStream *self, bool edges)
 {
     FlTransport *base = &self->base;
     self->edges = edges;
-    int code = fl_poll_set(&base->loop->poll, &base->watcher, fl_streamread_wanted(self));
+    int code =
+        fl_poll_set(&base->loop->poll, &base->watcher, fl_streamread_wanted(self));
     if (FL_LIKELY(code == 0)) return 0;
-    return fl_transport_fatal_errno(base, code,
-                                    "Fatal read error on socket transport");
+    return fl_transport_fatal_errno(base, code, "Fatal read error on socket transport");
 }
 
 /* Levels again: what the read left is told of once more. 0 or -1, which was rc, too. */
