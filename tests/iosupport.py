@@ -120,6 +120,12 @@ def open_fds():
     return len(os.listdir("/proc/self/fd"))
 
 
+def open_fds_at_first():
+    """As open_fds(), without those of garbage, which may be closed at any moment."""
+    gc.collect()
+    return open_fds()
+
+
 def children():
     """The numbers of this process's children, also of those that nobody has waited for."""
     found = set()

@@ -18,6 +18,7 @@ from iosupport import (
     digest,
     is_stock,
     open_fds,
+    open_fds_at_first,
     pattern,
     settle,
     turns,
@@ -286,7 +287,7 @@ def test_descriptors_come_back(loop, run):
             await turns()
 
         await one()
-        before = open_fds()
+        before = open_fds_at_first()
         for _ in range(5):
             await one()
         assert open_fds() <= before
@@ -480,7 +481,7 @@ def test_programs_that_cannot_be_run(loop, run, tmp_path):
     (tmp_path / "plain").write_text("no program")
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         for kwargs in ({}, {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}):
             with pytest.raises(FileNotFoundError):
                 await EXEC("/no/such/program", **kwargs)

@@ -10,7 +10,15 @@ import sys
 import threading
 
 import pytest
-from iosupport import capture, children, is_stock, open_fds, settle, turns
+from iosupport import (
+    capture,
+    children,
+    is_stock,
+    open_fds,
+    open_fds_at_first,
+    settle,
+    turns,
+)
 from test_free_threading import FREE_THREADED
 
 PIPE = asyncio.subprocess.PIPE
@@ -46,7 +54,7 @@ def test_without_pidfd(loop, run):
         pytest.skip("its policy chose a watcher at import")
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         process = await EXEC("cat", stdin=PIPE, stdout=PIPE)
         assert await process.communicate(b"x") == (b"x", None)
         assert process.returncode == 0
@@ -79,7 +87,7 @@ def test_child_that_cannot_be_watched(loop, run, monkeypatch, error):
     monkeypatch.setattr(loop, "_add_reader", add_reader, raising=False)
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         process = await EXEC("sh", "-c", "exit 3")
         assert await process.wait() == 3
         assert open_fds() == before
@@ -143,7 +151,7 @@ def test_ignored_sigchld(run_script, loop_name, command):
 @pytest.mark.parametrize("steps", range(8))
 def test_cancelled_communicate_at_each_step(loop, run, steps):
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         process = await EXEC("cat", stdin=PIPE, stdout=PIPE, stderr=PIPE)
         task = asyncio.create_task(process.communicate(bytes(100_000)))
         await turns(steps)
@@ -488,7 +496,7 @@ def test_pipes_that_cannot_be_connected_end_the_child(loop, run, failing):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         setattr(loop, failing, fail)
         with pytest.raises(OSError, match=r"\[Errno 24\]"):
             await EXEC("cat", stdin=PIPE, stdout=PIPE)
@@ -513,7 +521,7 @@ def test_pipe_that_was_connected_and_is_lost(loop, run, failing):
         raise MemoryError
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         setattr(loop, failing, fail)
         with pytest.raises(MemoryError):
             await EXEC("cat", stdin=PIPE, stdout=PIPE)
@@ -543,7 +551,7 @@ def test_a_child_that_cannot_be_watched_is_ended(loop, run, monkeypatch, where):
         raise MemoryError
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         with monkeypatch.context() as patch:
             patch.setattr(
                 *(os, where) if where == "pidfd_open" else (loop, where), fail

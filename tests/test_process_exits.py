@@ -6,7 +6,7 @@ import os
 import types
 
 import pytest
-from iosupport import capture, children, is_stock, open_fds, settle
+from iosupport import capture, children, is_stock, open_fds, open_fds_at_first, settle
 
 PIPE = asyncio.subprocess.PIPE
 
@@ -118,7 +118,7 @@ def test_an_exit_that_is_refused_is_reported_once(loop, run, raise_at_exit):
     loop.set_debug(True)
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         transport, _ = await loop.subprocess_exec(
             asyncio.SubprocessProtocol,
             *("sh", "-c", "exit 3"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from iosupport import open_fds, turns
+from iosupport import open_fds, open_fds_at_first, turns
 
 PIPE = asyncio.subprocess.PIPE
 DEVNULL = asyncio.subprocess.DEVNULL
@@ -127,7 +127,7 @@ def test_what_popen_refuses(loop, run, kwargs, error):
         subprocess.Popen(["true"], **kwargs)
 
     async def main():
-        before = open_fds()
+        before = open_fds_at_first()
         with pytest.raises(error) as got:
             await EXEC("true", **{"stdin": PIPE, **kwargs}, stdout=PIPE)
         assert type(got.value) is type(expected.value)
