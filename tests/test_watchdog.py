@@ -572,7 +572,7 @@ def test_a_stopped_process():
     keywords["stdin"] = subprocess.PIPE
     with subprocess.Popen(command, **keywords) as process:
         assert process.stdout.readline() == "ready\n"
-        for _ in range(5):
+        for _ in range(3):
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             time.sleep(1.2)  # longer than the threshold, and what is counted of it
