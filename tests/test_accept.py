@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import re
 import socket
 
 import pytest
@@ -342,6 +343,89 @@ def test_server_in_debug_mode(loop, run, caplog):
     )
     assert any(" connected to 127.0.0.1:" in message for message in messages)
     assert any("received EOF" in message for message in messages)
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_the_new_connection_in_the_log(loop, run, caplog, tmp_path, family):
+    """It tells the server, the peer and the socket, before anything else happens."""
+    loop.set_debug(True)
+    seen = []
+
+    class Logged(Echo):
+        def __init__(self):
+            super().__init__()
+            seen.extend(
+                (r, r.getMessage()) for r in caplog.records if "got a new" in r.msg
+            )
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            ((record, _),) = seen
+            *_, sock = record.args
+            shown = transport.get_extra_info("socket")
+            assert sock.fileno() == shown.fileno() == transport._sock_fd
+            assert sock.gettimeout() == 0
+
+    async def main():
+        if family == "unix":
+            path = str(tmp_path / "socket")
+            server = await loop.create_unix_server(Logged, path)
+            connecting = asyncio.open_unix_connection(path)
+        else:
+            server = await loop.create_server(Logged, "127.0.0.1", 0)
+            address = server.sockets[0].getsockname()
+            connecting = asyncio.open_connection(*address)
+        async with server:
+            _, writer = await connecting
+            while not seen:
+                await asyncio.sleep(0)
+            writer.close()
+        await settle()
+        return server, writer.get_extra_info("sockname")
+
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        server, name = run(main())
+    ((record, message),) = seen
+    assert record.levelno == logging.DEBUG
+    assert record.msg == "%r got a new connection from %r: %r"
+    assert record.args[:2] == (server, name)
+    assert type(record.args[2]) is socket.socket
+    assert re.search(r": <socket\.socket fd=\d+, family=\d+, type=\d+", message)
+
+
+def test_a_log_that_raises(loop, run, caplog, monkeypatch):
+    """It loses the one connection that it should have told of."""
+    if is_stock(loop):
+        pytest.skip("leaves the socket to the collector, and closes what has its number")
+    loop.set_debug(True)
+    contexts = capture(loop)
+    closing = []
+
+    class Filter(logging.Filter):
+        def filter(self, record):
+            if "got a new" in record.msg:
+                if closing:
+                    record.args[2].close()
+                raise ZeroDivisionError
+            return True
+
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        async with server:
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(
+                    *server.sockets[0].getsockname()
+                )
+                assert await reader.read() == b""
+                writer.close()
+                closing.append(True)
+        await settle()
+
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [Filter()])
+        run(main())
+    errors = [type(context["exception"]) for context in contexts]
+    assert errors == [ZeroDivisionError, ZeroDivisionError]
 
 
 TAKEN_OVER = """

@@ -68,25 +68,53 @@ listener_report(FlListener *self, PyObject *protocol, PyObject *context)
     return rc;
 }
 
-/* Debug mode: logs the new connection. 0 or -1. */
+/* The descriptor of a socket that nobody needs any more, or -1 where what saw the
+ * socket has closed it: the number may be a stranger's by now. */
 static int
-listener_log(FlListener *self, const FlAddress *peer, PyObject *sock)
+listener_take_back(FlState *st, PyObject *sock)
+{
+    PyObject *raised = fl_compat_take_exception();
+    int fd = PyObject_AsFileDescriptor(sock);
+    PyErr_Clear();
+    fl_addr_detach_socket(st, sock);
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+    }
+    return fd;
+}
+
+/* Debug mode: logs the new connection, ahead of all that it leads to, with the socket
+ * that its transport gets. New reference, or NULL with an exception; then *fd is still
+ * the caller's, or -1. */
+static PyObject *
+listener_log(FlListener *self, int *fd, const FlAddress *peer)
 {
     FlState *st = self->loop->st;
+    PyObject *sock =
+        fl_addr_new_socket(st, self->family, self->type, self->protocol, *fd);
+    if (sock == NULL) return NULL;
+    PyObject *result = NULL;
     PyObject *address = fl_addr_to_object(peer);
     PyObject *logger = address == NULL
                            ? NULL
                            : PyObject_GetAttr(st->asyncio_base_events, st->str_logger);
-    PyObject *result =
-        logger == NULL
-            ? NULL
-            : PyObject_CallMethod(
-                  logger, "debug", "sOOO", "%r got a new connection from %r: %r",
-                  self->server != NULL ? self->server : Py_None, address, sock);
-    Py_XDECREF(result);
+    if (logger != NULL) {
+        result = PyObject_CallMethod(
+            logger, "debug", "sOOO", "%r got a new connection from %r: %r",
+            self->server != NULL ? self->server : Py_None, address, sock);
+    }
     Py_XDECREF(logger);
     Py_XDECREF(address);
-    return result == NULL ? -1 : 0;
+    PyObject *done =
+        result == NULL ? NULL
+                       : PyObject_CallMethodOneArg(sock, st->str_setblocking, Py_False);
+    Py_XDECREF(result);
+    if (done == NULL) {
+        *fd = listener_take_back(st, sock);
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(done);
+    return sock;
 }
 
 /* factory() in the connection's context. New reference. */
@@ -108,8 +136,8 @@ listener_make_protocol(FlListener *self, PyObject *context)
 }
 
 static PyObject *
-listener_make_tls(FlListener *self, int fd, const FlAddress *peer, PyObject *protocol,
-                  PyObject *context)
+listener_make_tls(FlListener *self, int fd, PyObject *sock, const FlAddress *peer,
+                  PyObject *protocol, PyObject *context)
 {
     FlTlsOptions options = {
         .protocol = protocol,
@@ -119,9 +147,9 @@ listener_make_tls(FlListener *self, int fd, const FlAddress *peer, PyObject *pro
         .shutdown_timeout = self->shutdown_timeout,
         .server_side = true,
     };
-    return (PyObject *)fl_tlstransport_accepted(self->loop, &options, fd, self->family,
-                                                peer, self->local, context,
-                                                self->server);
+    return (PyObject *)fl_tlstransport_accepted(self->loop, &options, fd, sock,
+                                                self->family, peer, self->local,
+                                                context, self->server);
 }
 
 /* A connection: protocol and transport at once. Owns fd. 0 or -1. */
@@ -131,25 +159,34 @@ listener_serve(FlListener *self, int fd, const FlAddress *peer)
     PyObject *transport = NULL;
     PyObject *protocol = NULL;
     PyObject *context = PyContext_Copy(self->context);
-    if (context != NULL) {
+    PyObject *sock = NULL;
+    bool logged = true;
+    if (FL_UNLIKELY(self->loop->debug) && context != NULL) {
+        sock = listener_log(self, &fd, peer);
+        logged = sock != NULL;
+    }
+    if (context != NULL && logged) {
         protocol = listener_make_protocol(self, context);
     }
     if (protocol != NULL) {
         transport = self->sslcontext != NULL
-                        ? listener_make_tls(self, fd, peer, protocol, context)
-                        : (PyObject *)fl_stream_accepted(self->loop, fd, self->family,
-                                                         peer, self->local, protocol,
-                                                         context, self->server);
+                        ? listener_make_tls(self, fd, sock, peer, protocol, context)
+                        : (PyObject *)fl_stream_accepted(
+                              self->loop, fd, sock, self->family, peer, self->local,
+                              protocol, context, self->server);
     }
     int rc = 0;
     if (transport == NULL) {
         fl_count_add(&self->loop->metrics.accept_failures, 1);
-        close(fd);
+        if (sock != NULL) {
+            fd = listener_take_back(self->loop->st, sock);
+        }
+        if (fd != -1) {
+            close(fd);
+        }
         rc = listener_report(self, protocol, context);
     }
-    else if (FL_UNLIKELY(self->loop->debug)) {
-        rc = listener_log(self, peer, transport);
-    }
+    Py_XDECREF(sock);
     Py_XDECREF(context);
     Py_XDECREF(protocol);
     Py_XDECREF(transport);

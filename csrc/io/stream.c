@@ -591,11 +591,11 @@ fl_stream_new(FlLoop *loop, int fd, PyObject *sock, int family, const FlAddress 
 }
 
 FlStream *
-fl_stream_accepted(FlLoop *loop, int fd, int family, const FlAddress *peer,
-                   PyObject *local, PyObject *protocol, PyObject *context,
-                   PyObject *server)
+fl_stream_accepted(FlLoop *loop, int fd, PyObject *sock, int family,
+                   const FlAddress *peer, PyObject *local, PyObject *protocol,
+                   PyObject *context, PyObject *server)
 {
-    return stream_make(loop, fd, NULL, family, peer, protocol, NULL, context, server,
+    return stream_make(loop, fd, sock, family, peer, protocol, NULL, context, server,
                        local, NULL);
 }
 

@@ -50,10 +50,10 @@ FlStream *fl_stream_new(FlLoop *loop, int fd, PyObject *sock, int family,
                         PyObject *context, PyObject *server, PyObject *waiter);
 
 /* The same for a socket that was accepted: TCP_NODELAY is inherited, local is the
- * address that it is known to have, or NULL. */
-FlStream *fl_stream_accepted(FlLoop *loop, int fd, int family, const FlAddress *peer,
-                             PyObject *local, PyObject *protocol, PyObject *context,
-                             PyObject *server);
+ * address that it is known to have, or NULL. sock is NULL but in debug mode. */
+FlStream *fl_stream_accepted(FlLoop *loop, int fd, PyObject *sock, int family,
+                             const FlAddress *peer, PyObject *local, PyObject *protocol,
+                             PyObject *context, PyObject *server);
 
 /* Queues a bytes object, unless the connection is lost; fl_stream_flush() sends what
  * was queued. 0 or -1. */

@@ -489,14 +489,14 @@ error:
 }
 
 FlTls *
-fl_tlstransport_accepted(FlLoop *loop, const FlTlsOptions *options, int fd, int family,
-                         const FlAddress *peer, PyObject *local, PyObject *context,
-                         PyObject *server)
+fl_tlstransport_accepted(FlLoop *loop, const FlTlsOptions *options, int fd,
+                         PyObject *sock, int family, const FlAddress *peer,
+                         PyObject *local, PyObject *context, PyObject *server)
 {
     FlTls *self = fl_tlstransport_new(loop, options);
     if (self == NULL) return NULL;
     self->accepted = true;
-    FlStream *stream = fl_stream_accepted(loop, fd, family, peer, local,
+    FlStream *stream = fl_stream_accepted(loop, fd, sock, family, peer, local,
                                           (PyObject *)self, context, server);
     if (stream == NULL) {
         Py_CLEAR(self);

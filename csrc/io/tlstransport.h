@@ -24,8 +24,8 @@ FlTls *fl_tlstransport_new(FlLoop *loop, const FlTlsOptions *options);
 /* The transport of a connection that a server accepted, started. As
  * fl_stream_accepted(): on NULL with an exception fd is still the caller's. */
 FlTls *fl_tlstransport_accepted(FlLoop *loop, const FlTlsOptions *options, int fd,
-                                int family, const FlAddress *peer, PyObject *local,
-                                PyObject *context, PyObject *server);
+                                PyObject *sock, int family, const FlAddress *peer,
+                                PyObject *local, PyObject *context, PyObject *server);
 
 int fl_tlstransport_register(PyObject *module, FlState *st);
 
