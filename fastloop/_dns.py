@@ -6,11 +6,12 @@ and audit events are the same. What may ask files or a name server runs in the e
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from typing import TYPE_CHECKING, Any
 
-from ._base import MixinBase
+from ._base import BaseLoop, MixinBase
 
 _getaddrinfo = socket.getaddrinfo
 _getnameinfo = socket.getnameinfo
@@ -28,6 +29,7 @@ class DnsMixin(MixinBase):
 
     if not TYPE_CHECKING:  # their types are asyncio's
 
+        @functools.wraps(BaseLoop.getaddrinfo)
         async def getaddrinfo(
             self,
             host: Any,
@@ -53,6 +55,7 @@ class DnsMixin(MixinBase):
                 host, port, family=family, type=type, proto=proto, flags=flags
             )
 
+        @functools.wraps(BaseLoop.getnameinfo)
         async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
             """Return what socket.getnameinfo() does; numbers need no thread."""
             if (

@@ -14,15 +14,13 @@ import types
 import weakref
 from asyncio import selector_events, trsock
 from asyncio.log import logger
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from ._base import BaseLoop, MixinBase
 
 _CONTEXT_FIRST = sys.version_info >= (3, 15)
-
-_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 
 class _Connected:
@@ -170,6 +168,46 @@ class TransportMixin(MixinBase):
                 sock, protocol_factory, None, None
             )
 
+        @functools.wraps(BaseLoop.create_datagram_endpoint)
+        async def create_datagram_endpoint(
+            self,
+            protocol_factory: Any,
+            local_addr: Any = None,
+            remote_addr: Any = None,
+            *,
+            family: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+            reuse_port: bool | None = None,
+            allow_broadcast: bool | None = None,
+            sock: Any = None,
+        ) -> Any:
+            failed: list[BaseException] = []
+
+            def factory() -> Any:
+                # asyncio would leave the socket to the garbage collector.
+                try:
+                    return protocol_factory()
+                except Exception as exc:
+                    failed.append(exc)
+                    return asyncio.DatagramProtocol()
+
+            transport, protocol = await super().create_datagram_endpoint(
+                factory,
+                local_addr,
+                remote_addr,
+                family=family,
+                proto=proto,
+                flags=flags,
+                reuse_port=reuse_port,
+                allow_broadcast=allow_broadcast,
+                sock=sock,
+            )
+            if failed:
+                transport.abort()
+                raise failed.pop()
+            return transport, protocol
+
     async def _create_connection_transport(
         self,
         sock: socket.socket,
@@ -206,47 +244,6 @@ class TransportMixin(MixinBase):
             if not isinstance(fd, int) or (fd != -1 and not self._has_transport(fd)):
                 sock.close()
             raise
-
-    # AbstractEventLoop lists reuse_address, which the loops refuse since Python 3.11.
-    async def create_datagram_endpoint(  # type: ignore[override]
-        self,
-        protocol_factory: Callable[[], _Protocol],
-        local_addr: tuple[str, int] | str | None = None,
-        remote_addr: tuple[str, int] | str | None = None,
-        *,
-        family: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-        reuse_port: bool | None = None,
-        allow_broadcast: bool | None = None,
-        sock: socket.socket | None = None,
-    ) -> tuple[asyncio.DatagramTransport, _Protocol]:
-        """Create a datagram endpoint; see asyncio's of the same name."""
-        failed: list[BaseException] = []
-
-        def factory() -> Any:
-            # asyncio would leave the socket to the garbage collector.
-            try:
-                return protocol_factory()
-            except Exception as exc:
-                failed.append(exc)
-                return asyncio.DatagramProtocol()
-
-        transport, protocol = await super().create_datagram_endpoint(
-            factory,
-            local_addr,
-            remote_addr,
-            family=family,
-            proto=proto,
-            flags=flags,
-            reuse_port=reuse_port,
-            allow_broadcast=allow_broadcast,
-            sock=sock,
-        )
-        if failed:
-            transport.abort()
-            raise failed.pop()
-        return transport, protocol
 
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None

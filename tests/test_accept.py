@@ -396,7 +396,9 @@ def test_the_new_connection_in_the_log(loop, run, caplog, tmp_path, family):
 def test_a_log_that_raises(loop, run, caplog, monkeypatch):
     """It loses the one connection that it should have told of."""
     if is_stock(loop):
-        pytest.skip("leaves the socket to the collector, and closes what has its number")
+        pytest.skip(
+            "leaves the socket to the collector, and closes what has its number"
+        )
     loop.set_debug(True)
     contexts = capture(loop)
     closing = []

@@ -216,6 +216,16 @@ REFUSALS = {
     "create_datagram_endpoint of a stream": lambda loop, sock: (
         loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=sock)
     ),
+    "create_datagram_endpoint without a factory": lambda loop, sock: (
+        loop.create_datagram_endpoint()
+    ),
+    "create_datagram_endpoint reuse_address": lambda loop, sock: (
+        loop.create_datagram_endpoint(asyncio.DatagramProtocol, reuse_address=True)
+    ),
+    "getaddrinfo of nothing": lambda loop, sock: loop.getaddrinfo(),
+    "getaddrinfo by position": lambda loop, sock: loop.getaddrinfo("::1", 1, 0),
+    "getnameinfo of nothing": lambda loop, sock: loop.getnameinfo(),
+    "getnameinfo flag": lambda loop, sock: loop.getnameinfo(("::1", 1), flag=0),
     "connect_accepted_socket": lambda loop, sock: loop.connect_accepted_socket(
         asyncio.Protocol, socket.socket(type=socket.SOCK_DGRAM)
     ),
