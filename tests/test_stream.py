@@ -263,8 +263,14 @@ def test_writelines_refuses_what_is_not_bytes(loop, run, item):
 
     async def main():
         async with raw_pair() as (protocol, peer):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError) as info:
                 protocol.transport.writelines([item])
+            name = type(item).__name__
+            assert str(info.value) == (
+                f"sequence item 0: expected a bytes-like object, {name} found"
+                if sys.version_info < (3, 12)
+                else f"memoryview: a bytes-like object is required, not '{name}'"
+            )
             protocol.transport.write(b"still fine")
             assert await in_thread(read_exactly, peer, 10) == b"still fine"
 

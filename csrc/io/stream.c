@@ -374,6 +374,23 @@ stream_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
     Py_RETURN_NONE;
 }
 
+/* TypeError for a line that has no bytes, in asyncio's words. */
+static void
+stream_refuse_line(PyObject *line, Py_ssize_t index)
+{
+    const char *found = Py_TYPE(line)->tp_name;
+    if (FL_WRITELINES_JOINS) {
+        PyErr_Format(PyExc_TypeError,
+                     "sequence item %zd: expected a bytes-like object, %.80s found",
+                     index, found);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError,
+                     "memoryview: a bytes-like object is required, not '%.200s'",
+                     found);
+    }
+}
+
 static PyObject *
 stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
@@ -395,10 +412,7 @@ stream_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         PyObject *line = PyList_GET_ITEM(list, i);
         if (!PyBytes_CheckExact(line)) {
             if (!PyObject_CheckBuffer(line)) {
-                PyErr_Format(
-                    PyExc_TypeError,
-                    "sequence item %zd: expected a bytes-like object, %.80s found", i,
-                    Py_TYPE(line)->tp_name);
+                stream_refuse_line(line, i);
                 goto error;
             }
             PyObject *copy = PyBytes_FromObject(line);
