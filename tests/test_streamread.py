@@ -2,12 +2,14 @@
 
 import array
 import asyncio
+import contextlib
 import socket
 
 import pytest
 from iosupport import (
     BufferedRecorder,
     Recorder,
+    capture,
     digest,
     in_thread,
     is_stock,
@@ -15,6 +17,7 @@ from iosupport import (
     raw_pair,
     settle,
     tcp_pair,
+    tcp_socketpair,
 )
 
 
@@ -238,4 +241,134 @@ def test_protocol_is_switched_while_its_method_is_looked_up(loop, run, name):
             first.transport.set_protocol(first)
 
     second = None
+    run(main())
+
+
+# Much that comes at once is read in several pieces a turn.
+
+
+FLOOD = pattern(8_000_000)
+
+
+@contextlib.asynccontextmanager
+async def flooded(factory):
+    """A transport to which FLOOD comes."""
+    async with raw_pair(factory, tcp=True) as (protocol, peer):
+        sending = in_thread(peer.sendall, FLOOD)
+        try:
+            yield protocol
+        finally:
+            protocol.transport.abort()
+            with contextlib.suppress(OSError):
+                await sending
+
+
+@pytest.mark.parametrize("base", [Recorder, BufferedRecorder])
+def test_paused_in_a_flood(loop, run, base):
+    """Nothing comes behind pause_reading(), wherever in the flood it is called."""
+
+    class Pausing(base):
+        size = 256 * 1024
+
+        def note(self, event):
+            if event == "data":
+                assert self.transport.is_reading()
+                if len(self.events) % 7 == 3:
+                    self.transport.pause_reading()
+                    self.loop.call_soon(self.transport.resume_reading)
+            super().note(event)
+
+    async def main():
+        async with flooded(Pausing) as protocol:
+            assert digest(await protocol.received(len(FLOOD))) == digest(FLOOD)
+
+    run(main())
+
+
+def test_another_protocol_in_a_flood(loop, run):
+    """Each gets what comes behind its set_protocol(), and nothing is lost between them."""
+
+    async def main():
+        protocols = []
+        got = bytearray()
+
+        class Passing(Recorder):
+            def data_received(self, data):
+                assert self is protocols[-1]
+                got.extend(data)
+                if len(self.events) == 5:
+                    protocols.append(Passing())
+                    protocols[-1].transport = self.transport
+                    self.transport.set_protocol(protocols[-1])
+                self.note("data")
+                if len(got) == len(FLOOD):
+                    done.set_result(None)
+
+        def first():
+            protocols.append(Passing())
+            return protocols[0]
+
+        done = loop.create_future()
+        async with flooded(first) as protocol:
+            await done
+            assert digest(got) == digest(FLOOD)
+            assert len(protocols) > 5
+            protocol.transport.set_protocol(protocol)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "raise"])
+def test_the_end_in_a_flood(loop, run, how):
+    contexts = capture(loop)
+
+    class Ending(Recorder):
+        def data_received(self, data):
+            assert "end" not in self.events
+            super().data_received(data)
+            if len(self.events) == 12:
+                self.events.append("end")
+                if how == "raise":
+                    raise ZeroDivisionError
+                getattr(self.transport, how)()
+
+    async def main():
+        async with flooded(Ending) as protocol:
+            exc = await protocol.lost
+            assert type(exc) is (ZeroDivisionError if how == "raise" else type(None))
+            assert protocol.events[-2:] == ["end", "lost"]
+
+    run(main())
+    assert len(contexts) == (how == "raise")
+
+
+def test_others_are_served_in_a_flood(loop, run):
+    """A flood leaves every turn to the others, too."""
+
+    async def main():
+        async with flooded(Recorder) as protocol, raw_pair(tcp=True) as (other, peer):
+            for number in range(20):
+                peer.send(b"x")
+                await other.received(number + 1)
+            await protocol.received(len(FLOOD))
+
+    run(main())
+
+
+def test_streams_in_a_flood(loop, run):
+    """The reader's limit holds the flood back, and all of it comes through."""
+
+    async def main():
+        ours, peer = tcp_socketpair()
+        with peer:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            sending = in_thread(peer.sendall, FLOOD)
+            got = bytearray()
+            while len(got) < len(FLOOD):
+                got += await reader.read(1 << 20)
+            assert digest(got) == digest(FLOOD)
+            await sending
+            writer.close()
+            await writer.wait_closed()
+
     run(main())

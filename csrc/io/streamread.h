@@ -1,7 +1,7 @@
 /* streamread.h - what a stream transport does when its socket is readable.
  *
- * Promises: one recv() an event; large reads land in the bytes object that the protocol
- * gets, or in the buffer of a BufferedProtocol, without a copy. */
+ * Promises: one recv() an event, in a flood a few; large reads land in the bytes object
+ * that the protocol gets, or in the buffer of a BufferedProtocol, without a copy. */
 #ifndef FL_STREAMREAD_H
 #define FL_STREAMREAD_H
 #include "io/stream.h"
