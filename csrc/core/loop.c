@@ -441,6 +441,7 @@ loop_release_method(PyObject *op, PyObject *Py_UNUSED(ignored))
     /* They lead back here: without them a closed loop goes when its last user does, as
      * asyncio's, and not when the collector comes by. */
     Py_CLEAR(self->loop_kwargs);
+    Py_CLEAR(self->eager_kwargs);
     PyObject *bound = NULL;
     FL_BEGIN_CRITICAL(op);
     if (self->call_soon != NULL && PyCFunction_CheckExact(self->call_soon) &&
@@ -531,6 +532,7 @@ loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->time);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->loop_kwargs);
+    Py_VISIT(self->eager_kwargs);
     Py_VISIT(self->current_handle);
     Py_VISIT((PyObject *)self->job_queue);
     Py_VISIT(self->contexts.pristine);
@@ -561,6 +563,7 @@ loop_clear(PyObject *op)
     Py_CLEAR(self->time);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->loop_kwargs);
+    Py_CLEAR(self->eager_kwargs);
     Py_CLEAR(self->current_handle);
     Py_CLEAR(self->job_queue);
     return 0;

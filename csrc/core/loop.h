@@ -45,7 +45,8 @@ struct FlLoop {
     PyObject *call_soon; /* the bound builtin, or what replaces it; see method.h */
     PyObject *time;      /* what replaces the loop's own clock, or NULL */
     PyObject *task_factory;
-    PyObject *loop_kwargs; /* {"loop": self}, made when needed */
+    PyObject *loop_kwargs;  /* {"loop": self}, and for tasks that start at once */
+    PyObject *eager_kwargs; /* "eager_start": True, too; made when needed */
     PyObject *current_handle;
     FlRing ready;
     FlContexts contexts;

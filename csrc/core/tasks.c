@@ -1,24 +1,28 @@
 /* tasks.c - create_future() and create_task().
  *
- * Owns:   the dict of keywords that futures and tasks share; the loop frees it.
+ * Owns:   the dicts of keywords that futures and tasks share; the loop frees them.
  * Thread: the loop's own. */
 #include "core/tasks.h"
 
-/* {"loop": self}; borrowed. Only for _asyncio's own types, which take a dict of
- * keywords as it is: making one for each call took a fifth of create_future(). */
+/* {"loop": self}, and for tasks that start at once "eager_start": True, too; borrowed.
+ * Only for _asyncio's own types, which take a dict of keywords as it is: making one for
+ * each call took a fifth of create_future(). */
 static PyObject *
-tasks_kwargs(FlLoop *self)
+tasks_kwargs(FlLoop *self, bool eager)
 {
-    if (FL_UNLIKELY(self->loop_kwargs == NULL)) {
+    PyObject **kept = eager ? &self->eager_kwargs : &self->loop_kwargs;
+    if (FL_UNLIKELY(*kept == NULL)) {
+        FlState *st = self->st;
         PyObject *kwargs = PyDict_New();
         if (kwargs == NULL) return NULL;
-        if (PyDict_SetItem(kwargs, self->st->str_loop, (PyObject *)self) < 0) {
+        if (PyDict_SetItem(kwargs, st->str_loop, (PyObject *)self) < 0 ||
+            (eager && PyDict_SetItem(kwargs, st->str_eager_start, Py_True) < 0)) {
             Py_DECREF(kwargs);
             return NULL;
         }
-        self->loop_kwargs = kwargs;
+        *kept = kwargs;
     }
-    return self->loop_kwargs;
+    return *kept;
 }
 
 /* asyncio.futures.Future is looked up at each call, since tracers replace it. */
@@ -30,7 +34,7 @@ fl_tasks_new_future(FlLoop *loop)
     if (cls == NULL) return NULL;
     PyObject *future = NULL;
     if (FL_LIKELY(cls == st->c_future && !loop->closed && fl_loop_is_own(loop))) {
-        PyObject *kwargs = tasks_kwargs(loop);
+        PyObject *kwargs = tasks_kwargs(loop, false);
         if (kwargs != NULL) {
             future = PyObject_Call(cls, st->empty_tuple, kwargs);
         }
@@ -64,12 +68,18 @@ tasks_has_unusual(FlState *st, PyObject *kwnames)
     return false;
 }
 
-/* name=None and context=None are what is not given. */
+/* Whether the keywords come to no more than eager_start, which *eager tells. None is
+ * what is not given. */
 static bool
-tasks_are_none(PyObject *const *values, Py_ssize_t count)
+tasks_are_plain(FlState *st, PyObject *kwnames, PyObject *const *values, bool *eager)
 {
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    *eager = false;
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (values[i] != Py_None) return false;
+        if (values[i] == Py_None) continue;
+        bool starts = PyTuple_GET_ITEM(kwnames, i) == st->str_eager_start;
+        if (!starts || !PyBool_Check(values[i])) return false;
+        *eager = values[i] == Py_True;
     }
     return true;
 }
@@ -92,9 +102,10 @@ tasks_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *cls = PyObject_GetAttr(st->asyncio_tasks, st->str_Task);
     if (cls == NULL) return NULL;
     PyObject *result = NULL;
+    bool eager;
     if (FL_LIKELY(cls == st->c_task && fl_loop_is_own(self)) &&
-        tasks_are_none(args + 1, count)) {
-        PyObject *kwargs = tasks_kwargs(self);
+        tasks_are_plain(st, kwnames, args + 1, &eager)) {
+        PyObject *kwargs = tasks_kwargs(self, eager);
         PyObject *coro = kwargs == NULL ? NULL : PyTuple_Pack(1, args[0]);
         if (coro != NULL) {
             result = PyObject_Call(cls, coro, kwargs);
