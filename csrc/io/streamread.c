@@ -113,8 +113,8 @@ stream_recv_large(FlStream *self, int *rc)
 /* Many large reads in a row are a flood; a write ends it. To sleep and be woken then
  * costs more than to read, and reads of all that is there empty the socket each time.
  * Shorter ones, one behind the other while they come back full, find that more has come
- * meanwhile, and stay in the processor's cache: 95 us a MiB, where reads of 256 KiB took
- * 140. */
+ * meanwhile, and stay in the processor's cache: 95 us a MiB, where reads of 256 KiB
+ * took 140. */
 static inline void
 stream_count_flood(FlStream *self, bool large)
 {
