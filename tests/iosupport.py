@@ -7,8 +7,10 @@ import hashlib
 import os
 import pathlib
 import random
+import shutil
 import socket
 import struct
+import subprocess
 import warnings
 
 import pytest
@@ -486,6 +488,24 @@ def finish_within(loop, coro):
     task = loop.create_task(coro)
     turns_until(loop, task.done)
     return task.result()
+
+
+def preloaded(source, folder):
+    """An environment in which the functions of C code go before the C library's."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    library = folder / "shim.so"
+    (folder / "shim.c").write_text(source)
+    done = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", library, folder / "shim.c", "-ldl"],
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip("the compiler makes no shared library")
+    # A sanitizer's library has to come first.
+    names = filter(None, [os.environ.get("LD_PRELOAD"), str(library)])
+    return {"LD_PRELOAD": " ".join(names)}
 
 
 def link_question(sequence):

@@ -1,11 +1,9 @@
 """A server whose accept() fails: each error that the kernel may give it."""
 
 import errno
-import os
-import shutil
-import subprocess
 
 import pytest
+from iosupport import preloaded
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -74,26 +72,12 @@ run(main())
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    """A library whose accept4() fails as told by the environment."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    folder = tmp_path_factory.mktemp("shim")
-    (folder / "shim.c").write_text(SHIM)
-    library = folder / "shim.so"
-    done = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", library, folder / "shim.c", "-ldl"],
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip("the compiler makes no shared library")
-    return library
+    """An environment in which accept4() fails as told by two more variables."""
+    return preloaded(SHIM, tmp_path_factory.mktemp("shim"))
 
 
 def serve(run_script, shim, code, count):
-    # A sanitizer's library has to come first.
-    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(shim)]))
-    env = {"LD_PRELOAD": preload, "FAIL_ERRNO": str(code), "FAIL_COUNT": str(count)}
+    env = shim | {"FAIL_ERRNO": str(code), "FAIL_COUNT": str(count)}
     result = run_script(SERVER, env=env)
     assert result.stderr == ""
     return result.stdout.splitlines()

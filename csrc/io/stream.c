@@ -10,6 +10,7 @@
 #include "core/turn.h"
 #include "base/errors.h"
 #include "io/flow.h"
+#include "io/streamedge.h"
 #include "io/streaminfo.h"
 #include "io/streamlend.h"
 #include "io/streamread.h"
@@ -60,7 +61,7 @@ stream_wanted(FlTransport *base)
     bool reading = (base->flags & FL_TRANSPORT_STARTED) && !self->read_eof &&
                    !(base->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED));
     if (self->writing) return (uint32_t)EPOLLOUT | (reading ? (uint32_t)EPOLLIN : 0);
-    return reading ? fl_streamread_wanted(self) : 0;
+    return reading ? fl_streamedge_wanted(self) : 0;
 }
 
 /* -- writing ---------------------------------------------------------------------- */

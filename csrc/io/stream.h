@@ -33,7 +33,7 @@ typedef struct {
     uint64_t sent_turn;     /* in which a large write was sent, */
     uint64_t sent_at;       /* and uv_hrtime() behind it */
     int family;
-    int16_t calm;  /* reads in a row that emptied the socket: see streamread.c */
+    int16_t calm;  /* reads in a row that emptied the socket: see streamedge.c */
     uint8_t flood; /* large reads since the last write, up to a few */
     bool emptied;  /* by the last read */
     bool edges;    /* reading asks for edges */

@@ -5,8 +5,8 @@
 #include "io/streamread.h"
 #include "base/errors.h"
 #include "io/feed.h"
+#include "io/streamedge.h"
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -65,7 +65,6 @@ stream_recv_worked(FlStream *self, ssize_t n, Py_ssize_t size, int code, int *rc
         *rc = stream_received_eof(self);
     }
     else if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR) {
-        self->emptied = code != EINTR;
         *rc = 0;
     }
     else {
@@ -345,83 +344,9 @@ stream_read_once(FlStream *self)
     return rc;
 }
 
-/* -- levels and edges ------------------------------------------------------------- *
- *
- * The kernel tells of a level once and looks again in the wait after it, only to find
- * the socket empty: 0.1 us a connection, and 0.35 where the wait is for one. Of an edge
- * it tells once. So a TCP socket that each read empties, is asked for edges.
- *
- * A read that brings less than there is room for has emptied it, unless the peer's end,
- * an error or urgent data stood behind that, which the event has told of (EPOLLRDHUP,
- * EPOLLPRI). What comes after the event is another edge. Where that is not sure, be it
- * that nothing was read at all, levels are asked for again. Unix sockets end a read
- * where descriptors come with the bytes, and stay with levels. */
-
-static bool
-stream_is_tcp(const FlStream *self)
-{
-    int protocol = 0;
-    socklen_t length = sizeof(protocol);
-    return (self->family == AF_INET || self->family == AF_INET6) &&
-           getsockopt(self->base.watcher.fd, SOL_SOCKET, SO_PROTOCOL, &protocol,
-                      &length) == 0 &&
-           protocol == IPPROTO_TCP;
-}
-
-static int
-stream_ask_for(FlStream *self, bool edges)
-{
-    FlTransport *base = &self->base;
-    self->edges = edges;
-    int code =
-        fl_poll_set(&base->loop->poll, &base->watcher, fl_streamread_wanted(self));
-    if (FL_LIKELY(code == 0)) return 0;
-    return fl_transport_fatal_errno(base, code, "Fatal read error on socket transport");
-}
-
-/* Levels again: what the read left is told of once more. 0 or -1, which was rc, too. */
-static FL_NEVER_INLINE int
-stream_ask_for_levels(FlStream *self, int rc)
-{
-    PyObject *exc = rc < 0 ? fl_compat_take_exception() : NULL;
-    self->calm = STREAM_UNREST;
-    int asked = stream_ask_for(self, false);
-    if (exc == NULL) return asked;
-    if (asked < 0) {
-        PyErr_Clear();
-    }
-    fl_compat_set_exception(exc);
-    return -1;
-}
-
-static FL_NEVER_INLINE int
-stream_ask_for_edges(FlStream *self)
-{
-    if (stream_is_tcp(self)) return stream_ask_for(self, true);
-    self->calm = STREAM_NEVER;
-    return 0;
-}
-
 int
 fl_streamread_ready(FlStream *self, uint32_t events)
 {
-    const FlWatcher *watcher = &self->base.watcher;
     self->emptied = false;
-    int rc = stream_read_once(self);
-    bool emptied = self->emptied && !(events & ~(uint32_t)(EPOLLIN | EPOLLOUT));
-    if (watcher->events & EPOLLET) {
-        return FL_LIKELY(emptied) ? rc : stream_ask_for_levels(self, rc);
-    }
-    if (self->calm == STREAM_NEVER) return rc;
-    if (!emptied) {
-        self->calm = Py_MIN(self->calm, 0);
-        return rc;
-    }
-    if (self->calm < STREAM_CALM) {
-        self->calm++;
-        return rc;
-    }
-    /* While it waits to write, too, levels it is. */
-    if (rc < 0 || watcher->events != EPOLLIN) return rc;
-    return stream_ask_for_edges(self);
+    return fl_streamedge_settle(self, events, stream_read_once(self));
 }

@@ -6,14 +6,6 @@
 #define FL_STREAMREAD_H
 #include "io/stream.h"
 
-/* What the watcher is to ask for while there is nothing to wait for but data. */
-static inline uint32_t
-fl_streamread_wanted(const FlStream *self)
-{
-    uint32_t edges = EPOLLET | EPOLLRDHUP | EPOLLPRI;
-    return (uint32_t)EPOLLIN | (self->edges ? edges : 0);
-}
-
 /* Reads once and tells the protocol. events are those that were told. 0, or -1 with an
  * exception that must leave the loop. */
 int fl_streamread_ready(FlStream *self, uint32_t events);

@@ -14,6 +14,7 @@ from iosupport import (
     in_thread,
     is_stock,
     pattern,
+    preloaded,
     raw_pair,
     reset,
     settle,
@@ -302,3 +303,45 @@ def test_start_tls_of_a_calm_connection(loop, run, tls):
                 server.data.clear()
 
     run(main())
+
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/socket.h>
+
+/* Takes three bytes at most, whatever waits. */
+ssize_t
+recv(int fd, void *data, size_t size, int flags)
+{
+    ssize_t (*real)(int, void *, size_t, int) = dlsym(RTLD_NEXT, "recv");
+    return real(fd, data, size < 3 ? size : 3, flags);
+}
+"""
+
+REQUESTS = """
+async def main():
+    async def answer(reader, writer):
+        while length := await reader.read(1):
+            await reader.readexactly(length[0])
+            writer.write(b"!")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for size in [0, 1] * 20 + [200, 0, 250, 3] * 20:
+            writer.write(bytes([size]) + bytes(size))
+            assert await asyncio.wait_for(reader.readexactly(1), 20) == b"!"
+        writer.close()
+        await writer.wait_closed()
+    print("answered")
+
+run(main())
+"""
+
+
+def test_a_library_that_cuts_reads_short(run_script, tmp_path):
+    """What a preloaded recv() leaves in the socket is read, too."""
+    result = run_script(REQUESTS, env=preloaded(SHIM, tmp_path))
+    assert result.stdout == "answered\n"
