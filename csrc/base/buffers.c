@@ -16,6 +16,13 @@ enum {
     BUFFERS_CHUNK = 4000,
 };
 
+/* The range that stands i behind the front. */
+static inline FlRange *
+buffers_at(const FlBuffers *buffers, size_t i)
+{
+    return &buffers->ranges[(buffers->head + i) & (buffers->capacity - 1)];
+}
+
 static bool
 buffers_grow(FlBuffers *buffers)
 {
@@ -25,7 +32,7 @@ buffers_grow(FlBuffers *buffers)
     FlRange *ranges = PyMem_Malloc(capacity * sizeof(FlRange));
     if (ranges == NULL) return false;
     for (size_t i = 0; i < buffers->count; i++) {
-        ranges[i] = buffers->ranges[(buffers->head + i) & (buffers->capacity - 1)];
+        ranges[i] = *buffers_at(buffers, i);
     }
     PyMem_Free(buffers->ranges);
     buffers->ranges = ranges;
@@ -41,8 +48,7 @@ buffers_append(FlBuffers *buffers, PyObject *owner, const char *data, size_t len
         PyErr_NoMemory();
         return -1;
     }
-    size_t at = (buffers->head + buffers->count) & (buffers->capacity - 1);
-    buffers->ranges[at] = (FlRange){Py_NewRef(owner), data, length};
+    *buffers_at(buffers, buffers->count) = (FlRange){Py_NewRef(owner), data, length};
     buffers->count++;
     fl_shared_put(&buffers->size, buffers->size + length);
     return 0;
@@ -59,8 +65,7 @@ buffers_gather(FlBuffers *buffers, const char *data, size_t length)
         buffers->gathered = 0;
     }
     char *at = PyBytes_AS_STRING(buffers->chunk) + buffers->gathered;
-    size_t last = (buffers->head + buffers->count - 1) & (buffers->capacity - 1);
-    FlRange *range = &buffers->ranges[last];
+    FlRange *range = buffers_at(buffers, buffers->count - 1);
     memcpy(at, data, length);
     if (range->owner == buffers->chunk && range->data + range->length == at) {
         range->length += length;
@@ -89,8 +94,7 @@ fl_buffers_vectors(const FlBuffers *buffers, struct iovec *vectors, int limit)
 {
     size_t count = buffers->count < (size_t)limit ? buffers->count : (size_t)limit;
     for (size_t i = 0; i < count; i++) {
-        FlRange *range =
-            &buffers->ranges[(buffers->head + i) & (buffers->capacity - 1)];
+        const FlRange *range = buffers_at(buffers, i);
         vectors[i].iov_base = (void *)(uintptr_t)range->data;
         vectors[i].iov_len = range->length;
     }
@@ -101,8 +105,7 @@ void
 fl_buffers_copy(const FlBuffers *buffers, char *to)
 {
     for (size_t i = 0; i < buffers->count; i++) {
-        FlRange *range =
-            &buffers->ranges[(buffers->head + i) & (buffers->capacity - 1)];
+        const FlRange *range = buffers_at(buffers, i);
         memcpy(to, range->data, range->length);
         to += range->length;
     }

@@ -24,8 +24,7 @@
 #include <sys/uio.h>
 
 enum {
-    EDGE_CALM =
-        16, /* reads in a row that empty the socket, before edges are asked for */
+    EDGE_CALM = 16,         /* reads in a row that empty the socket, then edges */
     EDGE_UNREST = -240,     /* and how many more after one that did not */
     EDGE_NEVER = INT16_MIN, /* not at all */
 };
