@@ -70,65 +70,64 @@ run(main())
 """
 
 
-def test_a_stream_closed_as_its_method_is_looked_up(run_script):
-    result = run_script(
-        textwrap.dedent(
-            """
-            class Protocol(asyncio.Protocol):
-                lost = False
-
-                @property
-                def data_received(self):
-                    transport.abort()
-                    while not self.lost:
-                        loop.run_once(10)
-
-                def connection_lost(self, exc):
-                    self.lost = True
-                    ended.set()
-            """
-        )
-        + ONE_READ
-    )
+def read_once(run_script, protocol):
+    """Have a transport that its Protocol closes meanwhile read once, and end well."""
+    result = run_script(textwrap.dedent(protocol) + ONE_READ)
     assert result.stdout == "closed\n"
     assert result.stderr == ""
+
+
+def test_a_stream_closed_as_its_method_is_looked_up(run_script):
+    read_once(
+        run_script,
+        """
+        class Protocol(asyncio.Protocol):
+            lost = False
+
+            @property
+            def data_received(self):
+                transport.abort()
+                while not self.lost:
+                    loop.run_once(10)
+
+            def connection_lost(self, exc):
+                self.lost = True
+                ended.set()
+        """,
+    )
 
 
 @pytest.mark.skipif(
     sys.version_info < (3, 12), reason="__buffer__() is new in Python 3.12"
 )
 def test_a_stream_closed_as_its_buffer_is_released(run_script):
-    result = run_script(
-        textwrap.dedent(
-            """
-            class Buffer(bytearray):
-                def __buffer__(self, flags):
-                    return super().__buffer__(flags)
+    read_once(
+        run_script,
+        """
+        class Buffer(bytearray):
+            def __buffer__(self, flags):
+                return super().__buffer__(flags)
 
-                def __release_buffer__(self, view):
-                    super().__release_buffer__(view)
-                    transport.abort()
-                    while not protocol.lost:
-                        loop.run_once(10)
+            def __release_buffer__(self, view):
+                super().__release_buffer__(view)
+                transport.abort()
+                while not protocol.lost:
+                    loop.run_once(10)
 
-            class Protocol(asyncio.BufferedProtocol):
-                lost = False
+        class Protocol(asyncio.BufferedProtocol):
+            lost = False
 
-                def get_buffer(self, sizehint):
-                    return Buffer(100)
+            def get_buffer(self, sizehint):
+                return Buffer(100)
 
-                def buffer_updated(self, count):
-                    print(count)
+            def buffer_updated(self, count):
+                print(count)
 
-                def connection_lost(self, exc):
-                    self.lost = True
-                    ended.set()
-            """
-        )
-        + ONE_READ
+            def connection_lost(self, exc):
+                self.lost = True
+                ended.set()
+        """,
     )
-    assert result.stdout == "closed\n"
-    assert result.stderr == ""
 
 
 # A transport's descriptor, once it is closed, is soon another file's.
