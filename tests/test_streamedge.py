@@ -275,6 +275,30 @@ def test_a_callback_that_leaves_the_loop(loop, run):
     loop.run_until_complete(task)
 
 
+def test_interrupted_with_more_to_read(loop, run):
+    """What a read left is read in the next run, though its callback has raised."""
+    raised = []
+
+    class Interrupted(BufferedRecorder):
+        size = 3
+
+        def buffer_updated(self, nbytes):
+            super().buffer_updated(nbytes)
+            if nbytes == self.size and not raised:
+                raised.append(True)
+                raise KeyboardInterrupt
+
+    async def main():
+        async with calm_pair(Interrupted) as (protocol, peer):
+            peer.sendall(b"more than three")
+            assert await protocol.received(15) == b"more than three"
+
+    task = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    run(asyncio.wait_for(task, 30))
+
+
 def test_start_tls_of_a_calm_connection(loop, run, tls):
     """The handshake and all behind it."""
 
