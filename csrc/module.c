@@ -6,6 +6,7 @@
 #include "core/step.h"
 #include "core/watchdog.h"
 #include "io/feed.h"
+#include "io/reads.h"
 #include "io/server.h"
 #include "io/stream.h"
 #include "io/tlstransport.h"
@@ -50,6 +51,7 @@ module_exec(PyObject *module)
     if (fl_readpipe_register(module, st) < 0) return -1;
     if (fl_writepipe_register(module, st) < 0) return -1;
     if (fl_udp_register(module, st) < 0) return -1;
+    if (PyModule_AddFunctions(module, fl_reads_functions) < 0) return -1;
     fl_state_types_made(st);
     return 0;
 }

@@ -13,6 +13,21 @@ from .metrics import SlowCallback
 def libuv_version() -> str:
     """Return the version of libuv in use, as '1.44.2'."""
 
+def read_some(reader: asyncio.StreamReader, n: int, again: bool, /) -> Any:
+    """Return up to n bytes, a future to wait for, or None: asyncio's turn."""
+
+def read_exactly(reader: asyncio.StreamReader, n: int, again: bool, /) -> Any:
+    """Return n bytes, a future to wait for, or None: asyncio's turn."""
+
+def read_until(reader: asyncio.StreamReader, separator: Any, seen: int, /) -> Any:
+    """Return bytes up to a separator, a future to wait for, or None.
+
+    seen bytes were there before the read waited; -1 if it did not.
+    """
+
+def use_reader(cls: type[asyncio.StreamReader], /) -> None:
+    """Give this class to the readers that are fed."""
+
 @disjoint_base
 class Handle(asyncio.Handle):
     """A callback that was scheduled; see asyncio.Handle."""

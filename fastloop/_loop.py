@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVarTuple
 from . import _core
 from ._base import BaseLoop
 from ._dns import DnsMixin
+from ._streams import StreamReader
 from ._subprocess import SubprocessMixin
 from ._tls import TlsMixin
 from ._transports import TransportMixin
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _Args = TypeVarTuple("_Args")
 _tasks: Any = asyncio.tasks
+
+_core.use_reader(StreamReader)
 
 
 class _NoSelector:

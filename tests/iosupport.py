@@ -513,3 +513,28 @@ def link_question(sequence):
     kind, flags = 18, 1  # RTM_GETLINK, NLM_F_REQUEST
     header = struct.pack("=IHHII", 32, kind, flags, sequence, 0)
     return header + struct.pack("=BxHiII", 0, 0, 1, 0, 0)
+
+
+@contextlib.asynccontextmanager
+async def fed(*, reader_class=asyncio.StreamReader, protocol_class=None, limit=2**16):
+    """A reader and its protocol, with a plain socket at the other end."""
+    loop = asyncio.get_running_loop()
+    protocol_class = protocol_class or asyncio.StreamReaderProtocol
+    reader = reader_class(limit=limit, loop=loop)
+    protocol = protocol_class(reader, loop=loop)
+    ours, peer = socket.socketpair()
+    with peer:
+        peer.setblocking(False)
+        transport, _ = await loop.create_connection(lambda: protocol, sock=ours)
+        try:
+            yield reader, protocol, transport, peer
+        finally:
+            transport.abort()
+            await turns()
+
+
+async def turned_until(condition):
+    """Turn until the condition holds."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await asyncio.sleep(0)

@@ -1,38 +1,9 @@
 """Data on its way into asyncio's StreamReader, and who may stand in between."""
 
 import asyncio
-import contextlib
-import socket
 
 import pytest
-from iosupport import capture, pattern, turns
-
-TIMEOUT = 30
-
-
-@contextlib.asynccontextmanager
-async def fed(*, reader_class=asyncio.StreamReader, protocol_class=None, limit=2**16):
-    """A reader and its protocol, with a plain socket at the other end."""
-    loop = asyncio.get_running_loop()
-    protocol_class = protocol_class or asyncio.StreamReaderProtocol
-    reader = reader_class(limit=limit, loop=loop)
-    protocol = protocol_class(reader, loop=loop)
-    ours, peer = socket.socketpair()
-    with peer:
-        peer.setblocking(False)
-        transport, _ = await loop.create_connection(lambda: protocol, sock=ours)
-        try:
-            yield reader, protocol, transport, peer
-        finally:
-            transport.abort()
-            await turns()
-
-
-async def until(condition):
-    """Turn until the condition holds."""
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0)
+from iosupport import capture, fed, pattern, turned_until, turns
 
 
 def test_data_arrives(run):
@@ -71,11 +42,11 @@ def test_it_pauses_above_twice_the_limit(run, limit):
     async def main():
         async with fed(limit=limit) as (reader, _, transport, peer):
             peer.send(bytes(2 * limit))
-            await until(lambda: len(reader._buffer) == 2 * limit)
+            await turned_until(lambda: len(reader._buffer) == 2 * limit)
             assert transport.is_reading()
             assert not reader._paused
             peer.send(b"x")
-            await until(lambda: len(reader._buffer) == 2 * limit + 1)
+            await turned_until(lambda: len(reader._buffer) == 2 * limit + 1)
             assert not transport.is_reading()
             assert reader._paused
             peer.send(b"y")
@@ -98,7 +69,7 @@ def test_a_limit_of_another_kind(run):
             for limit in (10.5, True, -1, 10**30, 100):
                 reader._limit = limit
                 peer.send(b"x" * 22)
-                await until(lambda: len(reader._buffer) == 22)
+                await turned_until(lambda: len(reader._buffer) == 22)
                 await turns()
                 assert transport.is_reading() is not (limit < 11)
                 reader._limit = 2**16
@@ -241,7 +212,7 @@ def test_another_protocol(run):
             assert await reader.read(10) == b"one"
             transport.set_protocol(Other())
             peer.send(b"two")
-            await until(lambda: received)
+            await turned_until(lambda: received)
             transport.set_protocol(protocol)
             peer.send(b"three")
             assert await reader.read(10) == b"three"
@@ -275,7 +246,7 @@ def test_data_behind_the_end(run, loop):
         async with fed() as (reader, _, transport, peer):
             reader.feed_eof()
             peer.send(b"data")
-            await until(transport.is_closing)
+            await turned_until(transport.is_closing)
 
     run(main())
     (context,) = contexts
@@ -290,7 +261,7 @@ def test_a_buffer_that_is_held(run, loop):
         async with fed() as (reader, _, transport, peer):
             with memoryview(reader._buffer):
                 peer.send(b"data")
-                await until(transport.is_closing)
+                await turned_until(transport.is_closing)
 
     run(main())
     (context,) = contexts
@@ -310,7 +281,7 @@ def test_a_transport_that_cannot_pause(run):
             reader._transport = Unable()
             for length in (10, 20):
                 peer.send(b"x" * 10)
-                await until(lambda length=length: len(reader._buffer) == length)
+                await turned_until(lambda length=length: len(reader._buffer) == length)
             assert reader._transport is None
             assert transport.is_reading()
 

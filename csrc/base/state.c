@@ -147,6 +147,8 @@ fl_state_traverse(FlState *st, visitproc visit, void *arg)
     Py_VISIT(st->feed_data_function);
     Py_VISIT(st->wakeup_waiter_function);
     Py_VISIT(st->stream_reader_property);
+    Py_VISIT(st->reads_class);
+    Py_VISIT(st->reads_originals);
     return 0;
 }
 
@@ -169,6 +171,8 @@ fl_state_clear(FlState *st)
     Py_CLEAR(st->feed_data_function);
     Py_CLEAR(st->wakeup_waiter_function);
     Py_CLEAR(st->stream_reader_property);
+    Py_CLEAR(st->reads_class);
+    Py_CLEAR(st->reads_originals);
     Py_CLEAR(st->empty_tuple);
     Py_CLEAR(st->empty_bytes);
     Py_CLEAR(st->kw_loop);

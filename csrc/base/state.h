@@ -89,6 +89,7 @@ typedef struct FlStep FlStep;
     X(Future)                                                                          \
     X(Task)                                                                            \
     X(_ThreadSafeHandle)                                                               \
+    X(__class__)                                                                       \
     X(__module__)                                                                      \
     X(__name__)                                                                        \
     X(__subclasses__)                                                                  \
@@ -106,6 +107,7 @@ typedef struct FlStep FlStep;
     X(_detach)                                                                         \
     X(_ensure_resolved)                                                                \
     X(_eof)                                                                            \
+    X(_exception)                                                                      \
     X(_executor_shutdown_called)                                                       \
     X(_force_close)                                                                    \
     X(_format_callback_source)                                                         \
@@ -113,8 +115,10 @@ typedef struct FlStep FlStep;
     X(_grow)                                                                           \
     X(_handle_signal)                                                                  \
     X(_limit)                                                                          \
+    X(_loop)                                                                           \
     X(_make_foreign_transport)                                                         \
     X(_make_transport_socket)                                                          \
+    X(_maybe_resume_transport)                                                         \
     X(_paused)                                                                         \
     X(_process_self_data)                                                              \
     X(_read_ready)                                                                     \
@@ -126,6 +130,7 @@ typedef struct FlStep FlStep;
     X(_stream_reader)                                                                  \
     X(_stream_reader_wr)                                                               \
     X(_transport)                                                                      \
+    X(_wait_for_data)                                                                  \
     X(_waiter)                                                                         \
     X(_wakeup_waiter)                                                                  \
     X(_work_queue)                                                                     \
@@ -186,6 +191,7 @@ typedef struct FlStep FlStep;
     X(proto)                                                                           \
     X(protocol)                                                                        \
     X(read)                                                                            \
+    X(readuntil)                                                                       \
     X(recv)                                                                            \
     X(recv_into)                                                                       \
     X(recvfrom)                                                                        \
@@ -240,6 +246,12 @@ typedef struct FlState {
     PyObject *feed_data_function;
     PyObject *wakeup_waiter_function;
     PyObject *stream_reader_property;
+    /* The class that readers are given, the functions of asyncio's own, and the version
+     * of that class when it last had them: see reads.c. */
+    PyObject *reads_class;
+    PyObject *reads_originals;
+    unsigned int reads_version;
+    Py_ssize_t reads_attributes; /* how many a reader has that nobody added to */
     PyObject *empty_tuple;
     PyObject *empty_bytes;
     PyObject *kw_loop;     /* ("loop",) */

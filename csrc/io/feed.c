@@ -3,6 +3,7 @@
  * Owns:   nothing: all that it changes is the reader's.
  * Thread: the loop's own. */
 #include "io/feed.h"
+#include "io/reads.h"
 #include <string.h>
 
 /* The function of a class, if it is the one of asyncio's source file. New reference, or
@@ -56,40 +57,82 @@ fl_feed_is_meant(FlState *st, PyObject *protocol, PyObject *data_received)
     return same;
 }
 
-/* The protocol's reader, if it is one to feed: a new reference. NULL without an
- * exception if it is not. */
-static PyObject *
-feed_reader(FlState *st, PyObject *protocol)
+/* A reader that is fed. dict is its own, or NULL where each attribute must be asked
+ * for; both are owned. */
+typedef struct {
+    FlState *st;
+    PyObject *reader;
+    PyObject *dict;
+} FlFeed;
+
+/* Whether nobody stands between the data and the reader's buffer. */
+static bool
+feed_is_plain(FlFeed *self)
 {
-    PyObject *reader = NULL;
+    FlState *st = self->st;
+    self->dict = fl_reads_dict(st, self->reader);
+    if (FL_LIKELY(self->dict != NULL)) return true;
+    return Py_IS_TYPE(self->reader, (PyTypeObject *)st->stream_reader) &&
+           feed_is_bound(self->reader, st->str_feed_data, st->feed_data_function) &&
+           feed_is_bound(self->reader, st->str__wakeup_waiter,
+                         st->wakeup_waiter_function);
+}
+
+/* Finds the protocol's reader. False, and there is none, if it is not one to feed. */
+static bool
+feed_begin(FlFeed *self, FlState *st, PyObject *protocol)
+{
+    *self = (FlFeed){.st = st};
     PyObject *reference = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
-    if (reference != NULL && PyWeakref_CheckRefExact(reference)) {
-        reader = fl_compat_weakref_get(reference);
+    if (FL_LIKELY(reference != NULL && PyWeakref_CheckRefExact(reference))) {
+        self->reader = fl_compat_weakref_get(reference);
     }
     Py_XDECREF(reference);
-    if (reader == NULL) {
+    if (FL_UNLIKELY(self->reader == NULL)) {
         PyErr_Clear();
-        return NULL;
+        return false;
     }
-    if (FL_LIKELY(Py_IS_TYPE(reader, (PyTypeObject *)st->stream_reader) &&
-                  feed_is_bound(reader, st->str_feed_data, st->feed_data_function) &&
-                  feed_is_bound(reader, st->str__wakeup_waiter,
-                                st->wakeup_waiter_function))) {
-        return reader;
+    if (FL_LIKELY(feed_is_plain(self))) return true;
+    Py_DECREF(self->reader);
+    return false;
+}
+
+static void
+feed_end(FlFeed *self)
+{
+    Py_XDECREF(self->dict);
+    Py_DECREF(self->reader);
+}
+
+/* An attribute of the reader: a new reference, or NULL with an exception. */
+static inline PyObject *
+feed_get(const FlFeed *self, PyObject *name)
+{
+    if (FL_LIKELY(self->dict != NULL)) {
+        PyObject *value = PyDict_GetItemWithError(self->dict, name);
+        if (FL_LIKELY(value != NULL)) return Py_NewRef(value);
+        if (PyErr_Occurred()) return NULL;
     }
-    Py_DECREF(reader);
-    return NULL;
+    return PyObject_GetAttr(self->reader, name);
+}
+
+static inline int
+feed_set(const FlFeed *self, PyObject *name, PyObject *value)
+{
+    if (FL_LIKELY(self->dict != NULL)) return PyDict_SetItem(self->dict, name, value);
+    return PyObject_SetAttr(self->reader, name, value);
 }
 
 /* What reader._wakeup_waiter() does. 0 or -1. */
 static int
-feed_wake(FlState *st, PyObject *reader)
+feed_wake(const FlFeed *self)
 {
-    PyObject *waiter = PyObject_GetAttr(reader, st->str__waiter);
+    FlState *st = self->st;
+    PyObject *waiter = feed_get(self, st->str__waiter);
     if (waiter == NULL) return -1;
     int rc = 0;
     if (waiter != Py_None) {
-        rc = PyObject_SetAttr(reader, st->str__waiter, Py_None);
+        rc = feed_set(self, st->str__waiter, Py_None);
         PyObject *cancelled =
             rc < 0 ? NULL : PyObject_CallMethodNoArgs(waiter, st->str_cancelled);
         rc = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
@@ -107,46 +150,50 @@ feed_wake(FlState *st, PyObject *reader)
 
 /* The buffer is above twice the limit: pauses, unless that was done. 0 or -1. */
 static int
-feed_pause(FlState *st, PyObject *reader, PyObject *transport)
+feed_pause(const FlFeed *self, PyObject *transport)
 {
-    PyObject *paused = PyObject_GetAttr(reader, st->str__paused);
+    FlState *st = self->st;
+    PyObject *paused = feed_get(self, st->str__paused);
     int is_paused = paused == NULL ? -1 : PyObject_IsTrue(paused);
     Py_XDECREF(paused);
     if (is_paused != 0) return is_paused < 0 ? -1 : 0;
     PyObject *result = PyObject_CallMethodNoArgs(transport, st->str_pause_reading);
     if (result != NULL) {
         Py_DECREF(result);
-        return PyObject_SetAttr(reader, st->str__paused, Py_True);
+        return feed_set(self, st->str__paused, Py_True);
     }
     if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) return -1;
     PyErr_Clear();
-    return PyObject_SetAttr(reader, st->str__transport, Py_None);
+    return feed_set(self, st->str__transport, Py_None);
 }
 
 /* reader._limit, or -1 without an exception if that is no sensible int. */
 static Py_ssize_t
-feed_limit(FlState *st, PyObject *reader)
+feed_limit(const FlFeed *self)
 {
-    PyObject *value = PyObject_GetAttr(reader, st->str__limit);
+    PyObject *value = feed_get(self, self->st->str__limit);
     Py_ssize_t limit = -1;
-    if (value != NULL && PyLong_CheckExact(value)) {
+    if (FL_LIKELY(value != NULL && PyLong_CheckExact(value))) {
         limit = PyLong_AsSsize_t(value);
     }
     Py_XDECREF(value);
-    PyErr_Clear();
+    if (FL_UNLIKELY(limit < 0)) {
+        PyErr_Clear();
+    }
     return limit;
 }
 
 int
-fl_feed_data(FlState *st, PyObject *protocol, const char *data, Py_ssize_t length)
+fl_feed_data(FlLoop *loop, PyObject *protocol, const char *data, Py_ssize_t length)
 {
     int rc = 0;
+    FlFeed self;
+    FlState *st = loop->st;
     PyObject *eof = NULL, *buffer = NULL, *transport = NULL;
-    PyObject *reader = feed_reader(st, protocol);
-    if (reader == NULL) return 0;
-    Py_ssize_t limit = feed_limit(st, reader);
-    eof = PyObject_GetAttr(reader, st->str__eof);
-    buffer = eof == NULL ? NULL : PyObject_GetAttr(reader, st->str__buffer);
+    if (!feed_begin(&self, st, protocol)) return 0;
+    Py_ssize_t limit = feed_limit(&self);
+    eof = feed_get(&self, st->str__eof);
+    buffer = eof == NULL ? NULL : feed_get(&self, st->str__buffer);
     if (limit < 0 || eof != Py_False || buffer == NULL ||
         !PyByteArray_CheckExact(buffer)) {
         PyErr_Clear();
@@ -156,13 +203,16 @@ fl_feed_data(FlState *st, PyObject *protocol, const char *data, Py_ssize_t lengt
     Py_ssize_t before = PyByteArray_GET_SIZE(buffer);
     if (PyByteArray_Resize(buffer, before + length) < 0) goto done;
     memcpy(PyByteArray_AS_STRING(buffer) + before, data, (size_t)length);
-    if (feed_wake(st, reader) < 0) goto done;
+    if (feed_wake(&self) < 0) goto done;
     rc = 1;
+    if (FL_UNLIKELY(self.dict == NULL && !loop->debug)) {
+        fl_reads_adopt(st, self.reader);
+    }
     if (FL_UNLIKELY(PyByteArray_GET_SIZE(buffer) / 2 >= limit)) {
-        transport = PyObject_GetAttr(reader, st->str__transport);
+        transport = feed_get(&self, st->str__transport);
         bool above = (size_t)PyByteArray_GET_SIZE(buffer) > 2 * (size_t)limit;
         if (transport == NULL ||
-            (transport != Py_None && above && feed_pause(st, reader, transport) < 0)) {
+            (transport != Py_None && above && feed_pause(&self, transport) < 0)) {
             rc = -1;
         }
     }
@@ -170,7 +220,7 @@ done:
     Py_XDECREF(transport);
     Py_XDECREF(buffer);
     Py_XDECREF(eof);
-    Py_DECREF(reader);
+    feed_end(&self);
     return rc;
 }
 

@@ -10,7 +10,7 @@
  * reader's limit, exactly as asyncio has it. */
 #ifndef FL_FEED_H
 #define FL_FEED_H
-#include "base/state.h"
+#include "core/loop.h"
 
 /* Whether the protocol, whose bound data_received is given, is one to feed. */
 bool fl_feed_is_meant(FlState *st, PyObject *protocol, PyObject *data_received);
@@ -18,7 +18,7 @@ bool fl_feed_is_meant(FlState *st, PyObject *protocol, PyObject *data_received);
 /* Gives length > 0 bytes to the protocol's reader. 1; 0 if they must go through
  * data_received() after all, nothing has happened then; or -1 with the exception that
  * data_received() would have raised. */
-int fl_feed_data(FlState *st, PyObject *protocol, const char *data, Py_ssize_t length);
+int fl_feed_data(FlLoop *loop, PyObject *protocol, const char *data, Py_ssize_t length);
 
 int fl_feed_register(PyObject *module, FlState *st);
 

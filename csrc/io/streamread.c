@@ -160,7 +160,7 @@ static int
 stream_feed(FlStream *self, const char *data, Py_ssize_t length)
 {
     PyObject *protocol = Py_NewRef(self->base.protocol);
-    int fed = fl_feed_data(self->base.loop->st, protocol, data, length);
+    int fed = fl_feed_data(self->base.loop, protocol, data, length);
     Py_DECREF(protocol);
     return fed;
 }

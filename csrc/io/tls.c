@@ -164,7 +164,7 @@ tls_deliver(FlTls *self, PyObject *plain)
     }
     if (self->bound.feeds) {
         PyObject *protocol = Py_NewRef(self->base.protocol);
-        int fed = fl_feed_data(st, protocol, PyBytes_AS_STRING(plain),
+        int fed = fl_feed_data(self->base.loop, protocol, PyBytes_AS_STRING(plain),
                                PyBytes_GET_SIZE(plain));
         Py_DECREF(protocol);
         if (FL_LIKELY(fed != 0)) {

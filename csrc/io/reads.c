@@ -1,0 +1,335 @@
+/* reads.c - reads of a StreamReader for which its buffer is all that is needed.
+ *
+ * Owns:   nothing: the reader's attributes are asyncio's.
+ * Thread: any that holds the GIL; like asyncio's methods they are meant for the loop's.
+ */
+#include "io/reads.h"
+#include <string.h>
+
+/* asyncio's methods whose work is done here: replaced ones must be called. */
+static const char *const reads_methods[] = {
+    "read",        "readline",       "readuntil",
+    "readexactly", "_wait_for_data", "_maybe_resume_transport",
+    "feed_data",   "_wakeup_waiter", "exception",
+};
+
+enum { READS_METHODS = sizeof(reads_methods) / sizeof(reads_methods[0]) };
+
+/* The functions of asyncio's StreamReader by reads_methods: a new tuple, or NULL with
+ * an exception. */
+static PyObject *
+reads_functions(FlState *st)
+{
+    PyObject *functions = PyTuple_New(READS_METHODS);
+    if (functions == NULL) return NULL;
+    for (Py_ssize_t at = 0; at < READS_METHODS; at++) {
+        PyObject *function =
+            PyObject_GetAttrString(st->stream_reader, reads_methods[at]);
+        if (function == NULL) {
+            Py_DECREF(functions);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(functions, at, function);
+    }
+    return functions;
+}
+
+/* Whether the class has the functions that it had when it was adopted. Its version says
+ * so nearly always: it is another one after each change of the class. */
+static bool
+reads_are_asyncios(FlState *st)
+{
+    PyTypeObject *type = (PyTypeObject *)st->stream_reader;
+    unsigned int version = type->tp_version_tag;
+    if (FL_LIKELY(version != 0 && version == st->reads_version)) return true;
+    PyObject *now = reads_functions(st);
+    if (now == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    bool same = true;
+    for (Py_ssize_t at = 0; at < READS_METHODS && same; at++) {
+        same = PyTuple_GET_ITEM(now, at) == PyTuple_GET_ITEM(st->reads_originals, at);
+    }
+    Py_DECREF(now);
+    st->reads_version = same ? type->tp_version_tag : 0;
+    return same;
+}
+
+/* Whether no attribute hides one of asyncio's methods: these would be in the way of
+ * what is done here. Nearly always a reader has those attributes that the first one
+ * had. */
+static bool
+reads_has_no_own(FlState *st, PyObject *dict)
+{
+    if (FL_LIKELY(PyDict_GET_SIZE(dict) == st->reads_attributes)) return true;
+    PyObject *names[] = {st->str_feed_data, st->str__wakeup_waiter,
+                         st->str__wait_for_data, st->str__maybe_resume_transport,
+                         st->str_readuntil};
+    for (size_t at = 0; at < sizeof(names) / sizeof(names[0]); at++) {
+        if (PyDict_GetItemWithError(dict, names[at]) != NULL) return false;
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+    }
+    return true;
+}
+
+void
+fl_reads_adopt(FlState *st, PyObject *reader)
+{
+    if (st->reads_class == NULL || !reads_are_asyncios(st)) return;
+    if (PyObject_SetAttr(reader, st->str___class__, st->reads_class) < 0) {
+        PyErr_Clear();
+        return;
+    }
+    if (st->reads_attributes == 0) {
+        PyObject *dict = fl_reads_dict(st, reader);
+        st->reads_attributes = dict == NULL ? 0 : PyDict_GET_SIZE(dict);
+        Py_XDECREF(dict);
+    }
+}
+
+PyObject *
+fl_reads_dict(FlState *st, PyObject *reader)
+{
+    if ((PyObject *)Py_TYPE(reader) != st->reads_class || !reads_are_asyncios(st)) {
+        return NULL;
+    }
+    PyObject *dict = PyObject_GenericGetDict(reader, NULL);
+    if (FL_LIKELY(dict != NULL && reads_has_no_own(st, dict))) return dict;
+    Py_XDECREF(dict);
+    PyErr_Clear();
+    return NULL;
+}
+
+/* What a read looks at. dict is owned, the rest borrowed from it; attributes that are
+ * missing are NULL. */
+typedef struct {
+    FlState *st;
+    PyObject *reader;
+    PyObject *dict;
+    PyObject *buffer; /* a bytearray */
+} FlRead;
+
+static inline PyObject *
+reads_attribute(const FlRead *self, PyObject *name)
+{
+    PyObject *value = PyDict_GetItemWithError(self->dict, name);
+    if (FL_UNLIKELY(value == NULL)) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
+/* Begins a read: false if it is for asyncio's own method. again says that this read has
+ * waited before: then asyncio's looks for no exception either. reads_end() follows if
+ * it is true. */
+static bool
+reads_begin(FlRead *self, PyObject *module, PyObject *reader, bool again)
+{
+    FlState *st = PyModule_GetState(module);
+    self->st = st;
+    self->reader = reader;
+    self->dict = fl_reads_dict(st, reader);
+    if (FL_UNLIKELY(self->dict == NULL)) return false;
+    self->buffer = reads_attribute(self, st->str__buffer);
+    if (FL_LIKELY(self->buffer != NULL && PyByteArray_CheckExact(self->buffer) &&
+                  (again || reads_attribute(self, st->str__exception) == Py_None))) {
+        Py_INCREF(self->buffer);
+        return true;
+    }
+    Py_DECREF(self->dict);
+    return false;
+}
+
+static inline void
+reads_end(FlRead *self)
+{
+    Py_DECREF(self->buffer);
+    Py_DECREF(self->dict);
+}
+
+/* The first size bytes, taken out of the buffer, which has them; the transport goes on
+ * if it was paused and there is room again. New reference or NULL. */
+static PyObject *
+reads_take(FlRead *self, Py_ssize_t size)
+{
+    FlState *st = self->st;
+    PyObject *buffer = self->buffer;
+    PyObject *data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size);
+    if (data == NULL) return NULL;
+    int rc = size == PyByteArray_GET_SIZE(buffer)
+                 ? PyByteArray_Resize(buffer, 0)
+                 : PySequence_DelSlice(buffer, 0, size);
+    if (rc == 0 && FL_UNLIKELY(reads_attribute(self, st->str__paused) != Py_False)) {
+        PyObject *result =
+            PyObject_CallMethodNoArgs(self->reader, st->str__maybe_resume_transport);
+        Py_XDECREF(result);
+        rc = result == NULL ? -1 : 0;
+    }
+    if (FL_UNLIKELY(rc < 0)) {
+        Py_CLEAR(data);
+    }
+    return data;
+}
+
+/* A future that data will complete, noted as the reader's waiter; None if asyncio's own
+ * method must see to it. New reference or NULL. */
+static PyObject *
+reads_wait(FlRead *self)
+{
+    FlState *st = self->st;
+    PyObject *loop = reads_attribute(self, st->str__loop);
+    if (FL_UNLIKELY(reads_attribute(self, st->str__waiter) != Py_None ||
+                    reads_attribute(self, st->str__eof) != Py_False ||
+                    reads_attribute(self, st->str__paused) != Py_False ||
+                    loop == NULL)) {
+        Py_RETURN_NONE;
+    }
+    Py_INCREF(loop);
+    PyObject *future = PyObject_CallMethodNoArgs(loop, st->str_create_future);
+    Py_DECREF(loop);
+    if (future != NULL && PyDict_SetItem(self->dict, st->str__waiter, future) < 0) {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
+/* A count of bytes, or -1 for what asyncio's own method must look at. */
+static Py_ssize_t
+reads_count(PyObject *op)
+{
+    if (FL_UNLIKELY(!PyLong_CheckExact(op))) return -1;
+    Py_ssize_t count = PyLong_AsSsize_t(op);
+    if (FL_UNLIKELY(count == -1)) {
+        PyErr_Clear();
+    }
+    return count;
+}
+
+static PyObject *
+reads_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    FlRead self;
+    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "three arguments are needed");
+    Py_ssize_t count = reads_count(args[1]);
+    bool again = args[2] == Py_True;
+    if (count <= 0 || !reads_begin(&self, module, args[0], again)) Py_RETURN_NONE;
+    Py_ssize_t size = PyByteArray_GET_SIZE(self.buffer);
+    bool is_there =
+        size > 0 || again || reads_attribute(&self, self.st->str__eof) == Py_True;
+    PyObject *result =
+        is_there ? reads_take(&self, size < count ? size : count) : reads_wait(&self);
+    reads_end(&self);
+    return result;
+}
+
+static PyObject *
+reads_exactly(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    FlRead self;
+    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "three arguments are needed");
+    Py_ssize_t count = reads_count(args[1]);
+    if (count <= 0 || !reads_begin(&self, module, args[0], args[2] == Py_True)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *result = PyByteArray_GET_SIZE(self.buffer) >= count
+                           ? reads_take(&self, count)
+                           : reads_wait(&self);
+    reads_end(&self);
+    return result;
+}
+
+/* Where the separator begins, at or behind start; -1 if it is not there. */
+static Py_ssize_t
+reads_find(PyObject *buffer, PyObject *separator, Py_ssize_t start)
+{
+    const char *bytes = PyByteArray_AS_STRING(buffer);
+    Py_ssize_t rest = PyByteArray_GET_SIZE(buffer) - start;
+    Py_ssize_t length = PyBytes_GET_SIZE(separator);
+    const char *first = PyBytes_AS_STRING(separator);
+    if (rest < length) return -1;
+    const char *found =
+        length == 1 ? memchr(bytes + start, first[0], (size_t)rest)
+                    : memmem(bytes + start, (size_t)rest, first, (size_t)length);
+    return found == NULL ? -1 : found - bytes;
+}
+
+static PyObject *
+reads_until(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    FlRead self;
+    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "three arguments are needed");
+    Py_ssize_t seen = reads_count(args[2]);
+    if (!PyBytes_CheckExact(args[1]) || PyBytes_GET_SIZE(args[1]) == 0 ||
+        !reads_begin(&self, module, args[0], seen >= 0)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *result = NULL;
+    PyObject *separator = args[1];
+    Py_ssize_t length = PyBytes_GET_SIZE(separator);
+    Py_ssize_t start = seen < length ? 0 : seen - (length - 1);
+    Py_ssize_t at = reads_find(self.buffer, separator, start);
+    PyObject *limit_op = reads_attribute(&self, self.st->str__limit);
+    Py_ssize_t limit = limit_op == NULL ? -1 : reads_count(limit_op);
+    Py_ssize_t without = at >= 0 ? at : PyByteArray_GET_SIZE(self.buffer) + 1 - length;
+    if (FL_UNLIKELY(limit < 0 || without > limit)) {
+        result = Py_NewRef(Py_None);
+    }
+    else {
+        result = at >= 0 ? reads_take(&self, at + length) : reads_wait(&self);
+    }
+    reads_end(&self);
+    return result;
+}
+
+/* Whether all of them are from the source file of feed_data(): not replaced by then. */
+static bool
+reads_are_of_one_file(FlState *st, PyObject *functions)
+{
+    if (st->feed_data_function == NULL) return false;
+    PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(st->feed_data_function);
+    PyObject *file = code->co_filename;
+    for (Py_ssize_t at = 0; at < READS_METHODS; at++) {
+        PyObject *function = PyTuple_GET_ITEM(functions, at);
+        if (!PyFunction_Check(function)) return false;
+        code = (PyCodeObject *)PyFunction_GET_CODE(function);
+        if (PyUnicode_Compare(code->co_filename, file) != 0) return false;
+    }
+    return true;
+}
+
+static PyObject *
+reads_use(PyObject *module, PyObject *cls)
+{
+    FlState *st = PyModule_GetState(module);
+    PyObject *functions = reads_functions(st);
+    if (functions == NULL) return NULL;
+    if (FL_HAVE_GIL && reads_are_of_one_file(st, functions)) {
+        Py_XSETREF(st->reads_originals, Py_NewRef(functions));
+        Py_XSETREF(st->reads_class, Py_NewRef(cls));
+    }
+    Py_DECREF(functions);
+    Py_RETURN_NONE;
+}
+
+#define READS_FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+PyMethodDef fl_reads_functions[] = {
+    {"read_some", READS_FAST(reads_some), METH_FASTCALL,
+     PyDoc_STR("read_some(reader, n, again, /)\n--\n\n"
+               "Return up to n bytes, a future to wait for, or None: asyncio's turn.")},
+    {"read_exactly", READS_FAST(reads_exactly), METH_FASTCALL,
+     PyDoc_STR("read_exactly(reader, n, again, /)\n--\n\n"
+               "Return n bytes, a future to wait for, or None: asyncio's turn.")},
+    {"read_until", READS_FAST(reads_until), METH_FASTCALL,
+     PyDoc_STR("read_until(reader, separator, seen, /)\n--\n\n"
+               "Return bytes up to a separator, a future to wait for, or None.\n\n"
+               "seen bytes were there before the read waited; -1 if it did not.")},
+    {"use_reader", reads_use, METH_O,
+     PyDoc_STR("use_reader($module, cls, /)\n--\n\n"
+               "Give this class to the readers that are fed.")},
+    {NULL, NULL, 0, NULL},
+};
