@@ -706,6 +706,25 @@ def test_attributes_of_the_programs_own(run):
     run(main())
 
 
+def test_an_attribute_in_the_place_of_another(run):
+    """One of the program's own reader, and a method that it replaced."""
+
+    async def own(self, separator):
+        return b"own" + separator
+
+    async def main():
+        async with fed() as (first, _, _, peer):
+            first.name = "first"
+            await there(first, peer, b"x")
+            assert await first.read(1) == b"x"
+            async with fed() as (reader, _, _, other):
+                reader.readuntil = own.__get__(reader)
+                await there(reader, other, b"line\n")
+                assert await reader.readline() == b"own\n"
+
+    run(main())
+
+
 def test_another_buffer(run):
     class Own(bytearray):
         pass

@@ -251,7 +251,7 @@ typedef struct FlState {
     PyObject *reads_class;
     PyObject *reads_originals;
     unsigned int reads_version;
-    Py_ssize_t reads_attributes; /* how many a reader has that nobody added to */
+    Py_ssize_t reads_attributes; /* how many a new reader has */
     PyObject *empty_tuple;
     PyObject *empty_bytes;
     PyObject *kw_loop;     /* ("loop",) */

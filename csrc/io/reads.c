@@ -57,8 +57,7 @@ reads_are_asyncios(FlState *st)
 }
 
 /* Whether no attribute hides one of asyncio's methods: these would be in the way of
- * what is done here. Nearly always a reader has those attributes that the first one
- * had. */
+ * what is done here. Nearly always a reader has as many as it was made with. */
 static bool
 reads_has_no_own(FlState *st, PyObject *dict)
 {
@@ -82,12 +81,6 @@ fl_reads_adopt(FlState *st, PyObject *reader)
     if (st->reads_class == NULL || !reads_are_asyncios(st)) return;
     if (PyObject_SetAttr(reader, st->str___class__, st->reads_class) < 0) {
         PyErr_Clear();
-        return;
-    }
-    if (st->reads_attributes == 0) {
-        PyObject *dict = fl_reads_dict(st, reader);
-        st->reads_attributes = dict == NULL ? 0 : PyDict_GET_SIZE(dict);
-        Py_XDECREF(dict);
     }
 }
 
@@ -301,6 +294,29 @@ reads_are_of_one_file(FlState *st, PyObject *functions)
     return true;
 }
 
+/* How many attributes a new reader has; -1 with an exception. */
+static Py_ssize_t
+reads_count_attributes(FlState *st)
+{
+    Py_ssize_t count = -1;
+    PyObject *loop = NULL, *reader = NULL, *dict = NULL;
+    PyObject *kwargs = Py_BuildValue("{sO}", "get_debug", &PyBool_Type);
+    if (kwargs == NULL) return -1;
+    loop = PyObject_Call(st->simple_namespace, st->empty_tuple, kwargs);
+    if (loop == NULL) goto done;
+    PyObject *args[2] = {NULL, loop};
+    reader = PyObject_Vectorcall(st->stream_reader, args + 1,
+                                 0 | PY_VECTORCALL_ARGUMENTS_OFFSET, st->kw_loop);
+    dict = reader == NULL ? NULL : PyObject_GenericGetDict(reader, NULL);
+    count = dict == NULL ? -1 : PyDict_GET_SIZE(dict);
+done:
+    Py_XDECREF(dict);
+    Py_XDECREF(reader);
+    Py_XDECREF(loop);
+    Py_DECREF(kwargs);
+    return count;
+}
+
 static PyObject *
 reads_use(PyObject *module, PyObject *cls)
 {
@@ -308,6 +324,11 @@ reads_use(PyObject *module, PyObject *cls)
     PyObject *functions = reads_functions(st);
     if (functions == NULL) return NULL;
     if (FL_HAVE_GIL && reads_are_of_one_file(st, functions)) {
+        st->reads_attributes = reads_count_attributes(st);
+        if (st->reads_attributes < 0) {
+            Py_DECREF(functions);
+            return NULL;
+        }
         Py_XSETREF(st->reads_originals, Py_NewRef(functions));
         Py_XSETREF(st->reads_class, Py_NewRef(cls));
     }
