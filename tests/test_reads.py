@@ -5,12 +5,11 @@ import gc
 import inspect
 import random
 import re
-import subprocess
 import sys
-import textwrap
 import weakref
 
 import pytest
+from conftest import run_python
 from iosupport import fed, is_stock, pattern, reset, tcp_socketpair, turned_until, turns
 
 TIMEOUT = 30
@@ -894,36 +893,37 @@ def test_streams_of_a_server(run):
     run(main())
 
 
-def test_methods_that_were_replaced_before_the_import(tmp_path):
+BEFORE_THE_IMPORT = """
+import asyncio, socket
+
+calls = []
+original = asyncio.StreamReader.readline
+
+async def own(self):
+    calls.append(1)
+    return await original(self)
+
+asyncio.StreamReader.readline = own
+import fastloop
+
+async def main():
+    ours, peer = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    for _ in range(3):
+        peer.send(b"line\\n")
+        assert await reader.readline() == b"line\\n"
+    assert len(calls) == 3
+    writer.close()
+    peer.close()
+
+fastloop.run(main())
+print("done")
+"""
+
+
+def test_methods_that_were_replaced_before_the_import():
     """By something that traces, say: they are called."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""
-            import asyncio, socket
-            calls = []
-            original = asyncio.StreamReader.readline
-            async def own(self):
-                calls.append(1)
-                return await original(self)
-            asyncio.StreamReader.readline = own
-            import fastloop
-            async def main():
-                ours, peer = socket.socketpair()
-                reader, writer = await asyncio.open_connection(sock=ours)
-                for _ in range(3):
-                    peer.send(b"line\\n")
-                    assert await reader.readline() == b"line\\n"
-                assert len(calls) == 3
-                writer.close()
-                peer.close()
-            fastloop.run(main())
-            print("done")
-        """)
-    )
-    result = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=TIMEOUT
-    )
-    assert (result.stdout, result.stderr) == ("done\n", "")
+    assert run_python("-c", BEFORE_THE_IMPORT).stdout == "done\n"
 
 
 def test_only_fastloop_gives_the_class(run, loop):
