@@ -3,16 +3,19 @@
 import array
 import asyncio
 import io
+import socket
 
 import pytest
 from iosupport import (
     Echo,
     digest,
+    in_thread,
     is_stock,
     pattern,
+    read_exactly,
     settle,
 )
-from tlssupport import Certificates, tls_pair
+from tlssupport import Certificates, tls_pair, tls_server
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,51 @@ def test_a_view_with_gaps(loop, run, tls, size):
         async with tls_pair(tls) as (client, server):
             client.transport.write(memoryview(data)[::2])
             assert await server.received(size) == data[::2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("end", ["close", "abort", "wait"])
+def test_large_writes_in_a_row(loop, run, tls, kind, end):
+    """Whole and in order, also where the end comes in the same turn."""
+    chunks = [pattern(size, size) for size in (20_000, 60_000, 30_000, 17, 20_000)]
+    expected = b"".join(chunks)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            for chunk in chunks:
+                server.transport.write(kind(chunk))
+            if end != "wait":
+                getattr(server.transport, end)()
+            assert digest(await client.received(len(expected))) == digest(expected)
+
+    run(main())
+
+
+@pytest.mark.parametrize("high", [None, 0])
+def test_large_writes_of_one_turn_that_blocks(loop, run, tls, high):
+    """A low mark says that nothing may wait; else the first does not."""
+
+    def connect(address):
+        sock = tls.client.wrap_socket(
+            socket.create_connection(address), server_hostname="localhost"
+        )
+        sock.sendall(b"?")
+        return sock
+
+    async def main():
+        async with tls_server(tls) as (address, servants):
+            with await in_thread(connect, address) as peer:
+                (server,) = servants
+                await server.received(1)
+                size = 20_000 if high is None else 100_000
+                server.transport.set_write_buffer_limits(high)
+                for _ in range(5):
+                    server.transport.write(bytes(20_000))
+                assert len(read_exactly(peer, size)) == size
+                rest = 100_000 - size
+                assert len(await in_thread(read_exactly, peer, rest)) == rest
 
     run(main())
 

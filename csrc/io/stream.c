@@ -19,11 +19,10 @@
 #include <sys/socket.h>
 
 enum {
-    STREAM_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
-    STREAM_SERIES = 1024 * 1024,    /* of large writes in a row, that leave together */
-    STREAM_PAUSE_NS = 100 * 1000,   /* ends such a row */
-    STREAM_VECTORS = 256,           /* buffers a sendmsg() takes */
-    STREAM_JOINED = 4096,           /* so few bytes are sent as one buffer, see below */
+    STREAM_SMALL_WRITE = FL_SERIES_LARGE, /* below, writes wait for the turn's end */
+    STREAM_SERIES = 1024 * 1024,          /* of large writes in a row */
+    STREAM_VECTORS = 256,                 /* buffers a sendmsg() takes */
+    STREAM_JOINED = 4096, /* so few bytes are sent as one buffer, see below */
 };
 
 static inline FlStream *
@@ -193,13 +192,7 @@ on_flush(FlFlush *flush)
     return fl_transport_left(&self->base, entered, rc);
 }
 
-/* Whether what is queued waits for the end of the turn, and for what may follow.
- *
- * A large write goes at once, so that the peer works on it meanwhile. Those behind it,
- * in the same turn and without a pause between them, do so by the MiB: the kernel sends
- * four times 256 KiB for a sixth less than one after the other, and wakes the peer less
- * often. The socket has taken all so far, so they do not count as its buffer; but not
- * where little may wait, for whoever wants to know when it has left. */
+/* Whether what is queued waits for the end of the turn, and for what may follow. */
 static bool
 stream_may_wait(FlStream *self)
 {
@@ -207,9 +200,8 @@ stream_may_wait(FlStream *self)
     if (loop->thread == 0) return false;
     size_t size = self->out.size;
     if (size < STREAM_SMALL_WRITE && size <= self->base.high_water) return true;
-    return self->sent_turn == fl_metrics_turns(&loop->metrics) &&
-           size < STREAM_SERIES && self->base.high_water >= STREAM_SMALL_WRITE &&
-           uv_hrtime() - self->sent_at < STREAM_PAUSE_NS;
+    return size < STREAM_SERIES &&
+           fl_series_goes_on(&self->series, loop, self->base.high_water, uv_hrtime());
 }
 
 static int
@@ -218,8 +210,7 @@ stream_send_now(FlStream *self)
     bool large = self->out.size >= STREAM_SMALL_WRITE;
     int rc = stream_flush(self);
     if (large) {
-        self->sent_turn = fl_metrics_turns(&self->base.loop->metrics);
-        self->sent_at = uv_hrtime();
+        fl_series_sent(&self->series, self->base.loop);
     }
     return rc;
 }
