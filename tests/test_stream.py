@@ -392,6 +392,25 @@ def test_eof_received_may_keep_the_writing_side(loop, run, buffered):
     run(main())
 
 
+def test_the_end_is_told_again_to_who_resumes(loop, run):
+    async def main():
+        async with raw_pair(KeepOpen) as (protocol, peer):
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until(lambda: "eof" in protocol.events)
+            transport = protocol.transport
+            transport.resume_reading()
+            await settle()
+            transport.pause_reading()
+            await settle()
+            assert protocol.events == ["made", "eof"]
+            protocol.keep_open = False
+            transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.events == ["made", "eof", "eof", "lost"]
+
+    run(main())
+
+
 def test_both_ways_half_closed(loop, run):
     async def main():
         async with tcp_pair(KeepOpen, KeepOpen) as (client, server):

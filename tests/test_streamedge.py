@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 
 import pytest
@@ -134,6 +135,28 @@ def test_urgent_data_in_between(loop, run, inline):
                 wanted = b"before!behind" if inline else b"beforebehind"
                 assert await protocol.received(len(wanted)) == wanted
                 protocol.data.clear()
+
+    run(main())
+
+
+@BOTH
+def test_urgent_data_alone_is_left_to_the_program(loop, run, base):
+    async def main():
+        async with calm_pair(base) as (protocol, peer):
+            sock = protocol.transport.get_extra_info("socket")
+            duplicate = socket.socket(fileno=os.dup(sock.fileno()))
+            with duplicate:
+                for number in range(3):
+                    peer.send(b"%c" % number, socket.MSG_OOB)
+                    await settle()
+                    assert duplicate.recv(1, socket.MSG_OOB) == b"%c" % number
+                    peer.sendall(b"behind")
+                    assert await protocol.received(6) == b"behind"
+                    protocol.data.clear()
+                    for _ in range(20 * MESSAGES):
+                        peer.sendall(b".")
+                        await protocol.received(1)
+                        protocol.data.clear()
 
     run(main())
 

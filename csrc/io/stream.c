@@ -57,8 +57,9 @@ static uint32_t
 stream_wanted(FlTransport *base)
 {
     FlStream *self = stream_of(base);
-    bool reading = (base->flags & FL_TRANSPORT_STARTED) && !self->read_eof &&
-                   !(base->flags & (FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED));
+    unsigned idle = FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED | FL_TRANSPORT_READ_EOF;
+    bool reading =
+        (base->flags & (FL_TRANSPORT_STARTED | idle)) == FL_TRANSPORT_STARTED;
     if (self->writing) return (uint32_t)EPOLLOUT | (reading ? (uint32_t)EPOLLIN : 0);
     return reading ? fl_streamedge_wanted(self) : 0;
 }

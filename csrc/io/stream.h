@@ -38,7 +38,6 @@ typedef struct {
     bool emptied;  /* by the last read */
     bool edges;    /* reading asks for edges */
     bool writing;
-    bool read_eof;
 } FlStream;
 
 /* A started transport over a connected, non-blocking socket. sock owns the descriptor

@@ -15,10 +15,6 @@ enum {
     STREAM_FLOOD = 4, /* so many large reads without a write between them: a flood */
     STREAM_FLOOD_READ = 128 * 1024, /* what a read takes then, */
     STREAM_FLOOD_READS = 4,         /* and how many follow each other */
-    STREAM_CALM =
-        16, /* so many reads that empty the socket, before edges are asked for */
-    STREAM_UNREST = -240,     /* and how many more after one that did not */
-    STREAM_NEVER = INT16_MIN, /* not at all */
 };
 
 static int
@@ -39,7 +35,7 @@ stream_received_eof(FlStream *self)
     }
     if (!keep_open) return fl_transport_close(base);
     /* The protocol may write on, but nothing more will come. */
-    self->read_eof = true;
+    base->flags |= FL_TRANSPORT_READ_EOF;
     return fl_transport_watch(base);
 }
 
@@ -348,5 +344,8 @@ int
 fl_streamread_ready(FlStream *self, uint32_t events)
 {
     self->emptied = false;
-    return fl_streamedge_settle(self, events, stream_read_once(self));
+    /* To read where nothing but urgent data is throws that away. */
+    bool readable = events & ~(uint32_t)(EPOLLOUT | EPOLLPRI);
+    int rc = FL_LIKELY(readable) ? stream_read_once(self) : 0;
+    return fl_streamedge_settle(self, events, rc);
 }

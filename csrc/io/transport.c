@@ -579,7 +579,9 @@ fl_transport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
     if ((self->flags & FL_TRANSPORT_CLOSING) || !(self->flags & FL_TRANSPORT_PAUSED)) {
         Py_RETURN_NONE;
     }
-    self->flags &= ~(unsigned)FL_TRANSPORT_PAUSED;
+    /* As in asyncio, whoever resumes behind the peer's end is told of it once more: be
+     * it another protocol, as that of start_tls(). */
+    self->flags &= ~(unsigned)(FL_TRANSPORT_PAUSED | FL_TRANSPORT_READ_EOF);
     if (fl_transport_watch(self) < 0) return NULL;
     if (fl_transport_debug(self, "%r resumes reading") < 0) return NULL;
     Py_RETURN_NONE;

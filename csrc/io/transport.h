@@ -25,6 +25,7 @@ enum {
     FL_TRANSPORT_OVERDUE = 1 << 8,         /* connection_lost() could not be scheduled:
                                             * the next turn tries, and owns a reference */
     FL_TRANSPORT_AWAITED = 1 << 9,         /* watches when who awaits it has run */
+    FL_TRANSPORT_READ_EOF = 1 << 10,       /* nothing more will come: no reading */
 };
 
 /* What differs between sockets, pipes and datagrams. */
