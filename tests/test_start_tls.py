@@ -8,9 +8,11 @@ import sys
 import pytest
 from conftest import run_python
 from iosupport import (
+    KeepOpen,
     Recorder,
     capture,
     digest,
+    in_thread,
     is_stock,
     pattern,
     settle,
@@ -278,6 +280,48 @@ def test_hello_in_the_reader(loop, run, tls):
     assert contexts == []
 
 
+def test_more_than_the_reader_takes_behind_the_handshake(loop, run, tls):
+    if is_stock(loop) and hasattr(asyncio.StreamReader, "_replace_transport"):
+        pytest.skip("asyncio pauses the transport below, and never resumes it")
+    size = 50_000
+    ended = loop.create_future()
+
+    async def serve(reader, writer):
+        await writer.start_tls(tls.server)
+        ended.set_result(await reader.readexactly(size))
+        writer.close()
+
+    def client(sock):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = tls.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            engine.do_handshake()
+        sock.sendall(outgoing.read())
+        while True:
+            incoming.write(sock.recv(100_000))
+            try:
+                engine.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            break
+        data = memoryview(pattern(size))
+        while data:
+            data = data[engine.write(data[:16384]) :]
+        sock.sendall(outgoing.read())
+
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            reader = asyncio.StreamReader(1000)
+            await loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(reader, serve), a
+            )
+            await in_thread(client, b)
+            assert digest(await ended) == digest(pattern(size))
+
+    run(main())
+
+
 def test_start_tls_over_unix_sockets(loop, run, tls, tmp_path):
     async def handle(reader, writer):
         assert await reader.readline() == b"STARTTLS\n"
@@ -465,6 +509,27 @@ def test_start_tls_of_a_lost_transport(loop, run, tls):
                 await loop.start_tls(
                     transport, protocol, tls.client, server_hostname="localhost"
                 )
+
+    run(main())
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+def test_start_tls_behind_the_end_of_the_peer(loop, run, tls, server_side):
+    async def main():
+        a, b = socket.socketpair()
+        with b:
+            transport, protocol = await loop.create_connection(KeepOpen, sock=a)
+            b.shutdown(socket.SHUT_WR)
+            await protocol.until(lambda: "eof" in protocol.events)
+            with pytest.raises(ConnectionResetError):
+                await loop.start_tls(
+                    transport,
+                    protocol,
+                    tls.server if server_side else tls.client,
+                    server_side=server_side,
+                    server_hostname=None if server_side else "localhost",
+                )
+            assert transport.is_closing()
 
     run(main())
 

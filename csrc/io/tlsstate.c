@@ -107,7 +107,8 @@ tls_handshake_done(FlTls *self)
     if (FL_UNLIKELY(self->started != 0) && tls_log_handshake(self) < 0) return -1;
     /* OpenSSL's last words of the handshake leave with the program's first. */
     fl_turn_flush_later(self->base.loop, &self->flush);
-    if (self->app == FL_TLS_APP_INIT) {
+    bool upgraded = self->app != FL_TLS_APP_INIT;
+    if (!upgraded) {
         self->app = FL_TLS_APP_MADE;
         PyObject *protocol = Py_NewRef(self->base.protocol);
         PyObject *result =
@@ -117,7 +118,11 @@ tls_handshake_done(FlTls *self)
         Py_DECREF(result);
     }
     if (fl_tls_wake(self, NULL) < 0) return -1;
-    return self->state == FL_TLS_WRAPPED ? fl_tls_read(self, NULL, 0) : 0;
+    if (self->state != FL_TLS_WRAPPED) return 0;
+    /* Behind the step of whoever awaits start_tls(): StreamWriter.start_tls() tells the
+     * reader there whom to pause. Before, that would be the transport below, which
+     * nobody would resume. */
+    return upgraded ? fl_tls_resume_later(self) : fl_tls_read(self, NULL, 0);
 }
 
 int
