@@ -309,6 +309,29 @@ def test_due_timers_run_behind_what_is_ready(loop):
     assert calls == ["first", "second", "timer", "next turn"]
 
 
+@pytest.mark.parametrize("delay", [0, 1e-6, 2e-5, 5e-5, 2e-4, 2e-3])
+def test_a_timer_beside_turns_that_follow_at_once(loop, delay):
+    """It runs in the turn behind the first that saw it due, and not before."""
+    fired, over = [], []
+
+    def again():
+        if fired:
+            loop.stop()
+            return
+        over.append(loop.time() >= when)
+        loop.call_soon(again)
+
+    for _ in range(20):
+        fired.clear()
+        over.clear()
+        when = loop.time() + delay
+        loop.call_at(when, lambda: fired.append(loop.time()))
+        loop.call_soon(again)
+        loop.run_forever()
+        assert fired[0] >= when
+        assert sum(over) <= 2
+
+
 def test_a_timer_made_by_a_callback_waits_for_the_next_turn(loop):
     calls = []
 

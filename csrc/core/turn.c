@@ -364,12 +364,14 @@ turn_note_look(FlLoop *self)
     self->last_ticks = ticks;
 }
 
-/* Callbacks are ready: look for events now and then. 0 or -1. */
+/* Callbacks are ready: look for events now and then. recent is set where it is not yet
+ * TURN_POLL_NS since the last look. 0 or -1. */
 static int
-turn_look(FlLoop *self)
+turn_look(FlLoop *self, bool *recent)
 {
     if (++self->idle_turns < TURN_POLL_TURNS && self->poll.user_count == 0 &&
         !turn_is_long_ago(self)) {
+        *recent = true;
         return 0;
     }
     self->idle_turns = 0;
@@ -403,6 +405,18 @@ turn_dispatch(FlLoop *self)
     return self->poll.harvested != 0 ? fl_poll_dispatch(&self->poll, self) : 0;
 }
 
+/* Whether a timer may be due: the clock need not be asked while the first is further
+ * from the last look than that can be ago. */
+static inline bool
+turn_timer_may_be_due(FlLoop *self, bool recent)
+{
+    const FlHeap *heap = &self->timers.heap;
+    return heap->length > 0 &&
+           !(recent &&
+             heap->entries[0].key >= (int64_t)self->last_poll + TURN_POLL_NS &&
+             fl_timer_is_own(self));
+}
+
 /* What is ready runs between the look and the telling of what it found, as in asyncio:
  * the first step of a task may put up what the read is for, and what it sends or closes
  * is heard of in the next turn. Events wait meanwhile in the set, where turns within a
@@ -422,11 +436,13 @@ fl_turn_take(FlLoop *self, int64_t limit)
     }
     self->fresh = false;
     bool batch_first = fl_ring_len(&self->ready) > 0;
-    if ((turn_has_work(self) ? turn_look(self) : turn_wait(self, limit)) < 0) return -1;
+    bool recent = false;
+    int rc = turn_has_work(self) ? turn_look(self, &recent) : turn_wait(self, limit);
+    if (rc < 0) return -1;
     if ((batch_first ? turn_queue(self) : turn_dispatch(self)) < 0) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     size_t ahead = fl_ring_len(&self->ready);
-    if (self->timers.heap.length > 0) {
+    if (turn_timer_may_be_due(self, recent)) {
         int64_t now;
         if (fl_timer_clock(self, &now) < 0 ||
             fl_timers_pop_due(&self->timers, now, &self->ready, &self->metrics) < 0) {
