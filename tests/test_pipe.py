@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import os
 import socket
@@ -43,6 +44,39 @@ def test_sockets(loop, run, as_file):
         assert await reader.lost is None
         await writer.lost
         await turns(2)
+
+    run(main())
+
+
+USUAL, LARGE = 64 * 1024, 256 * 1024
+
+
+@pytest.mark.parametrize("size", [USUAL, 2 * USUAL])
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_pipe_that_is_full_again_and_again_is_made_larger(loop, run, way, size):
+    """Unless it is of a size that the program chose."""
+    times = 20
+    total = times * 2 * size
+
+    def drain(fd):
+        count = 0
+        while count < total:
+            count += len(os.read(fd, USUAL))
+
+    async def main():
+        async with read_pipe() if way == "read" else write_pipe() as (ours, other):
+            fd = other.fileno()
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+            if way == "read":
+                for number in range(1, 2 * times + 1):
+                    os.write(fd, bytes(size))
+                    await ours.received(number * size)
+            else:
+                for _ in range(times):
+                    ours.transport.write(bytes(2 * size))
+                await in_thread(drain, fd)
+            grown = size == USUAL and not is_stock(loop)
+            assert fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) == (LARGE if grown else size)
 
     run(main())
 

@@ -7,6 +7,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+enum {
+    PIPE_FULL_TIMES = 16,
+    PIPE_LARGE = 256 * 1024, /* of what is read at once; users have 64 MiB by default */
+};
+
 static bool
 pipe_is(FlState *st, PyObject *transport)
 {
@@ -72,6 +77,17 @@ void
 fl_pipe_unbind(FlTransport *Py_UNUSED(base))
 {
     /* Methods are looked up at each call. */
+}
+
+void
+fl_pipe_was_full(FlPipe *self)
+{
+    if (self->full >= PIPE_FULL_TIMES || ++self->full < PIPE_FULL_TIMES) return;
+#ifdef F_SETPIPE_SZ
+    int fd = self->base.watcher.fd;
+    if (fcntl(fd, F_GETPIPE_SZ) != FL_PIPE_USUAL) return;
+    (void)fcntl(fd, F_SETPIPE_SZ, PIPE_LARGE);
+#endif
 }
 
 int

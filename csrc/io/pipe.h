@@ -18,6 +18,7 @@ typedef struct {
     dev_t device;
     ino_t inode;
     int fileno;
+    int full; /* how often it was found full, up to a few */
     bool duplicate;
     bool restores;
 } FlPipe;
@@ -35,6 +36,13 @@ int fl_pipe_open(FlPipe *self, FlLoop *loop, const FlTransportKind *kind,
 
 /* Undoes fl_pipe_open() for one that could not be started. */
 void fl_pipe_abandon(FlPipe *self);
+
+/* What a pipe holds, unless the program asked for more or less. */
+#define FL_PIPE_USUAL ((ssize_t)64 * 1024)
+
+/* It was found full: a pipe of the usual size, where that happens again and again, gets
+ * a larger one, if the system has it to give. */
+void fl_pipe_was_full(FlPipe *self);
 
 /* Debug mode: logger.info("%r was closed by peer", self). 0 or -1. */
 int fl_pipe_log_closed(FlPipe *self);

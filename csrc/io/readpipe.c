@@ -132,6 +132,9 @@ readpipe_take(FlReadPipe *self, int *rc)
         return NULL;
     }
     fl_traffic_in(base->traffic, (size_t)n);
+    if (FL_UNLIKELY(n == FL_PIPE_USUAL)) {
+        fl_pipe_was_full(&self->pipe);
+    }
     if (!large) {
         self->predicted = n;
         data = PyBytes_FromStringAndSize(into, n);

@@ -110,6 +110,9 @@ writepipe_flush(FlWritePipe *self)
     int code = writepipe_send(self);
     if (FL_UNLIKELY(code < 0)) return writepipe_fatal(self, -code);
     bool waits = code > 0;
+    if (waits) {
+        fl_pipe_was_full(&self->pipe);
+    }
     if (waits != self->writing) {
         self->writing = waits;
         if (fl_transport_watch(base) < 0) {
