@@ -81,6 +81,31 @@ def test_a_pipe_that_is_full_again_and_again_is_made_larger(loop, run, way, size
     run(main())
 
 
+def test_not_every_pipe_is_made_larger(loop, run):
+    """What those of a user may hold is limited."""
+    most = 64
+
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            sizes = []
+            for _ in range(most + 2):
+                ours, other = await stack.enter_async_context(read_pipe())
+                for number in range(1, 21):
+                    os.write(other.fileno(), bytes(USUAL))
+                    await ours.received(number * USUAL)
+                sizes.append(fcntl.fcntl(other.fileno(), fcntl.F_GETPIPE_SZ))
+            large = 0 if is_stock(loop) else most
+            assert sizes == [LARGE] * large + [USUAL] * (len(sizes) - large)
+        async with read_pipe() as (ours, other):
+            for number in range(1, 21):
+                os.write(other.fileno(), bytes(USUAL))
+                await ours.received(number * USUAL)
+            size = fcntl.fcntl(other.fileno(), fcntl.F_GETPIPE_SZ)
+            assert size == (USUAL if is_stock(loop) else LARGE)
+
+    run(main())
+
+
 def test_terminal(loop, run):
     async def main():
         master, slave = os.openpty()

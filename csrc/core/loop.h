@@ -80,6 +80,7 @@ struct FlLoop {
     char *slab;           /* what reads land in; FL_SLAB_SIZE bytes, made when needed */
     PyObject *reserve;    /* bytes for what was read when memory ran out, or NULL; */
     PyObject *spare_stop; /* and a StopIteration for it to leave in */
+    atomic_int large_pipes; /* that were made so: see pipe.c */
     FlPoll poll;
 };
 

@@ -9,7 +9,8 @@
 
 enum {
     PIPE_FULL_TIMES = 16,
-    PIPE_LARGE = 256 * 1024, /* of what is read at once; users have 64 MiB by default */
+    PIPE_LARGE = 256 * 1024, /* of what is read at once */
+    PIPE_LARGE_MOST = 64,    /* of a loop: a user's pipes hold 64 MiB by default */
 };
 
 static bool
@@ -59,10 +60,40 @@ pipe_restore(FlPipe *self)
     }
 }
 
+/* Counts one more, or one less, of those that were made large. False if there are
+ * enough. */
+static bool
+pipe_count_large(FlPipe *self, int step)
+{
+    atomic_int *count = &self->base.loop->large_pipes;
+    int before = atomic_fetch_add_explicit(count, step, memory_order_relaxed);
+    if (step < 0 || before < PIPE_LARGE_MOST) return true;
+    (void)atomic_fetch_sub_explicit(count, step, memory_order_relaxed);
+    return false;
+}
+
+void
+fl_pipe_was_full(FlPipe *self)
+{
+    if (self->full >= PIPE_FULL_TIMES || ++self->full < PIPE_FULL_TIMES) return;
+#ifdef F_SETPIPE_SZ
+    int fd = self->base.watcher.fd;
+    if (fcntl(fd, F_GETPIPE_SZ) != FL_PIPE_USUAL || !pipe_count_large(self, 1)) return;
+    self->large = fcntl(fd, F_SETPIPE_SZ, PIPE_LARGE) >= 0;
+    if (!self->large) {
+        (void)pipe_count_large(self, -1);
+    }
+#endif
+}
+
 void
 fl_pipe_release(FlTransport *base)
 {
     FlPipe *self = (FlPipe *)base;
+    if (self->large) {
+        self->large = false;
+        (void)pipe_count_large(self, -1);
+    }
     pipe_restore(self);
     if (!self->duplicate) return;
     FlPoll *poll = &base->loop->poll;
@@ -77,17 +108,6 @@ void
 fl_pipe_unbind(FlTransport *Py_UNUSED(base))
 {
     /* Methods are looked up at each call. */
-}
-
-void
-fl_pipe_was_full(FlPipe *self)
-{
-    if (self->full >= PIPE_FULL_TIMES || ++self->full < PIPE_FULL_TIMES) return;
-#ifdef F_SETPIPE_SZ
-    int fd = self->base.watcher.fd;
-    if (fcntl(fd, F_GETPIPE_SZ) != FL_PIPE_USUAL) return;
-    (void)fcntl(fd, F_SETPIPE_SZ, PIPE_LARGE);
-#endif
 }
 
 int

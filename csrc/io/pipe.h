@@ -18,7 +18,8 @@ typedef struct {
     dev_t device;
     ino_t inode;
     int fileno;
-    int full; /* how often it was found full, up to a few */
+    int full;   /* how often it was found full, up to a few */
+    bool large; /* was made so */
     bool duplicate;
     bool restores;
 } FlPipe;
