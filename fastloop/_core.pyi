@@ -25,6 +25,9 @@ def read_until(reader: asyncio.StreamReader, separator: Any, seen: int, /) -> An
     seen bytes were there before the read waited; -1 if it did not.
     """
 
+def adopt_reader(reader: object, /) -> None:
+    """Give that class to a reader, if it is one of asyncio's own."""
+
 def use_reader(cls: type[asyncio.StreamReader], /) -> None:
     """Give this class to the readers that are fed."""
 

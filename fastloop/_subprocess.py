@@ -16,9 +16,11 @@ import threading
 import time
 from asyncio import events, unix_events
 from asyncio.log import logger
+from asyncio.subprocess import SubprocessStreamProtocol
 from typing import Any
 
 from ._base import MixinBase
+from ._core import adopt_reader
 
 _REAPED_ELSEWHERE = 255
 """The exit status of a child that somebody else waited for, as in asyncio."""
@@ -121,6 +123,9 @@ class SubprocessMixin(MixinBase):
             end = transport._wait()
             await (asyncio.shield(end) if _LOOPS_HAVE_WATCHERS else end)
             raise
+        if not self.get_debug() and type(protocol) is SubprocessStreamProtocol:
+            adopt_reader(protocol.stdout)
+            adopt_reader(protocol.stderr)
         return transport  # type: ignore[no-any-return]
 
     def _watch_child(self, transport: Any) -> None:

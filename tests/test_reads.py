@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import inspect
+import os
 import random
 import re
+import subprocess
 import sys
 import weakref
 
@@ -13,6 +15,11 @@ from conftest import run_python
 from iosupport import fed, is_stock, pattern, reset, tcp_socketpair, turned_until, turns
 
 TIMEOUT = 30
+
+
+def has_own(loop):
+    """Whether readers of this loop get a class of its own."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)() and not is_stock(loop)
 
 
 async def there(reader, peer, data):
@@ -893,6 +900,106 @@ def test_streams_of_a_server(run):
     run(main())
 
 
+WRITES = """
+import os, sys
+os.write(1, b"one\\ntwo\\nthree")
+os.write(2, b"err\\n")
+sys.stdin.read()
+os.write(1, b"four\\n")
+"""
+
+
+def test_the_output_of_a_child(run, loop):
+    async def main():
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", WRITES),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for reader in (child.stdout, child.stderr):
+            assert (type(reader) is not asyncio.StreamReader) is has_own(loop)
+        assert await child.stdout.readline() == b"one\n"
+        assert await child.stdout.readuntil(b"o") == b"two"
+        assert await child.stderr.read(100) == b"err\n"
+        assert await child.stdout.readexactly(6) == b"\nthree"
+        out, err = await child.communicate(b"")
+        assert (out, err, child.returncode) == (b"four\n", b"", 0)
+
+    run(main())
+
+
+def test_a_childs_long_output_by_lines(run):
+    """Its transport pauses and goes on."""
+    count = 50_000
+    code = f"for i in range({count}): print(i)"
+
+    async def main():
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code), stdout=subprocess.PIPE, limit=1000
+        )
+        lines = [line async for line in child.stdout]
+        assert lines == [b"%d\n" % i for i in range(count)]
+        assert await child.wait() == 0
+
+    run(main())
+
+
+def test_a_pipe(run, loop):
+    async def main():
+        ours, theirs = os.pipe()
+        reader = asyncio.StreamReader()
+        with open(ours, "rb") as end:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), end
+            )
+            assert (type(reader) is not asyncio.StreamReader) is has_own(loop)
+            os.write(theirs, b"one\ntwo")
+            assert await reader.readline() == b"one\n"
+            waiting = asyncio.ensure_future(reader.readexactly(5))
+            await turns()
+            os.write(theirs, b"th")
+            assert await waiting == b"twoth"
+            os.close(theirs)
+            assert await reader.read() == b""
+            transport.close()
+            await turns()
+
+    run(main())
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_subclass_and_a_protocol_of_the_programs_own(run, loop, debug):
+    """On a pipe; they stay what they are."""
+
+    class Reader(asyncio.StreamReader):
+        pass
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        pass
+
+    loop.set_debug(debug)
+
+    async def one(reader, protocol):
+        before = type(reader)
+        ours, theirs = os.pipe()
+        with open(ours, "rb") as end:
+            transport, _ = await loop.connect_read_pipe(lambda: protocol, end)
+            assert type(reader) is before
+            os.write(theirs, b"one\n")
+            os.close(theirs)
+            assert await reader.readline() == b"one\n"
+            transport.close()
+            await turns()
+
+    async def main():
+        own, plain = Reader(), asyncio.StreamReader()
+        await one(own, asyncio.StreamReaderProtocol(own))
+        await one(plain, Protocol(plain))
+
+    run(main())
+
+
 BEFORE_THE_IMPORT = """
 import asyncio, socket
 
@@ -931,8 +1038,7 @@ def test_only_fastloop_gives_the_class(run, loop):
         async with fed() as (reader, _, _, peer):
             assert type(reader) is asyncio.StreamReader
             await there(reader, peer, b"x")
-            own = getattr(sys, "_is_gil_enabled", lambda: True)() and not is_stock(loop)
-            assert (type(reader) is not asyncio.StreamReader) is own
+            assert (type(reader) is not asyncio.StreamReader) is has_own(loop)
             assert await reader.read(1) == b"x"
 
     run(main())

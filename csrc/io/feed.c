@@ -78,20 +78,28 @@ feed_is_plain(FlFeed *self)
                          st->wakeup_waiter_function);
 }
 
-/* Finds the protocol's reader. False, and there is none, if it is not one to feed. */
+/* The protocol's reader: a new reference, or NULL without an exception. */
+static PyObject *
+feed_find(FlState *st, PyObject *protocol)
+{
+    PyObject *reader = NULL;
+    PyObject *reference = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
+    if (FL_LIKELY(reference != NULL && PyWeakref_CheckRefExact(reference))) {
+        reader = fl_compat_weakref_get(reference);
+    }
+    Py_XDECREF(reference);
+    if (FL_UNLIKELY(reader == NULL)) {
+        PyErr_Clear();
+    }
+    return reader;
+}
+
+/* Finds the reader that is to be fed. False, and there is none, if it is not one. */
 static bool
 feed_begin(FlFeed *self, FlState *st, PyObject *protocol)
 {
-    *self = (FlFeed){.st = st};
-    PyObject *reference = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
-    if (FL_LIKELY(reference != NULL && PyWeakref_CheckRefExact(reference))) {
-        self->reader = fl_compat_weakref_get(reference);
-    }
-    Py_XDECREF(reference);
-    if (FL_UNLIKELY(self->reader == NULL)) {
-        PyErr_Clear();
-        return false;
-    }
+    *self = (FlFeed){.st = st, .reader = feed_find(st, protocol)};
+    if (FL_UNLIKELY(self->reader == NULL)) return false;
     if (FL_LIKELY(feed_is_plain(self))) return true;
     Py_DECREF(self->reader);
     return false;
@@ -222,6 +230,19 @@ done:
     Py_XDECREF(eof);
     feed_end(&self);
     return rc;
+}
+
+void
+fl_feed_adopt(FlLoop *loop, PyObject *protocol)
+{
+    FlState *st = loop->st;
+    if (loop->debug ||
+        !Py_IS_TYPE(protocol, (PyTypeObject *)st->stream_reader_protocol))
+        return;
+    PyObject *reader = feed_find(st, protocol);
+    if (reader == NULL) return;
+    fl_reads_adopt(st, reader);
+    Py_DECREF(reader);
 }
 
 int

@@ -20,6 +20,10 @@ bool fl_feed_is_meant(FlState *st, PyObject *protocol, PyObject *data_received);
  * data_received() would have raised. */
 int fl_feed_data(FlLoop *loop, PyObject *protocol, const char *data, Py_ssize_t length);
 
+/* The same protocol on a transport that does not feed it: its reads are quicker all the
+ * same, see reads.h. */
+void fl_feed_adopt(FlLoop *loop, PyObject *protocol);
+
 int fl_feed_register(PyObject *module, FlState *st);
 
 #endif

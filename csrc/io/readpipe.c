@@ -4,6 +4,7 @@
  * Thread: the loop's own. */
 #include "io/readpipe.h"
 #include "base/errors.h"
+#include "io/feed.h"
 #include "io/pipe.h"
 #include <errno.h>
 #include <unistd.h>
@@ -305,6 +306,7 @@ readpipe_make_transport(PyObject *op, PyObject *args, PyObject *kwargs)
         fl_pipe_abandon(&self->pipe);
         goto error;
     }
+    fl_feed_adopt(loop, protocol);
     return (PyObject *)self;
 
 error:

@@ -78,7 +78,11 @@ reads_has_no_own(FlState *st, PyObject *dict)
 void
 fl_reads_adopt(FlState *st, PyObject *reader)
 {
-    if (st->reads_class == NULL || !reads_are_asyncios(st)) return;
+    if (st->reads_class == NULL ||
+        !Py_IS_TYPE(reader, (PyTypeObject *)st->stream_reader) ||
+        !reads_are_asyncios(st)) {
+        return;
+    }
     if (PyObject_SetAttr(reader, st->str___class__, st->reads_class) < 0) {
         PyErr_Clear();
     }
@@ -336,6 +340,13 @@ reads_use(PyObject *module, PyObject *cls)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+reads_adopt(PyObject *module, PyObject *reader)
+{
+    fl_reads_adopt(PyModule_GetState(module), reader);
+    Py_RETURN_NONE;
+}
+
 #define READS_FAST(function) ((PyCFunction)(void (*)(void))(function))
 
 PyMethodDef fl_reads_functions[] = {
@@ -349,6 +360,9 @@ PyMethodDef fl_reads_functions[] = {
      PyDoc_STR("read_until(reader, separator, seen, /)\n--\n\n"
                "Return bytes up to a separator, a future to wait for, or None.\n\n"
                "seen bytes were there before the read waited; -1 if it did not.")},
+    {"adopt_reader", reads_adopt, METH_O,
+     PyDoc_STR("adopt_reader($module, reader, /)\n--\n\n"
+               "Give that class to a reader, if it is one of asyncio's own.")},
     {"use_reader", reads_use, METH_O,
      PyDoc_STR("use_reader($module, cls, /)\n--\n\n"
                "Give this class to the readers that are fed.")},

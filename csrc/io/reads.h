@@ -4,7 +4,8 @@
  * readexactly() ask here first. Either the bytes are there, or there is a future to
  * wait for; what is neither (an exception, the end inside of a message, a line above
  * the limit, a paused transport, arguments of another kind) is for asyncio's own
- * method. A reader gets that class when data first reaches it: see feed.h.
+ * method. A reader gets that class when
+ * data first reaches it (see feed.h), or with the pipe that it is for.
  *
  * Promises: the reader's attributes are all that is read and changed, and are as
  * asyncio's own methods would have left them. Nothing here is used where asyncio's
@@ -13,8 +14,7 @@
 #define FL_READS_H
 #include "base/state.h"
 
-/* Gives an exact StreamReader, which nothing stands in front of, the class of
- * _streams.py, if that may be. */
+/* Gives a reader the class of _streams.py, if it is an exact StreamReader. */
 void fl_reads_adopt(FlState *st, PyObject *reader);
 
 /* The attributes of a reader that has that class: a new reference. NULL without an
