@@ -6,7 +6,7 @@ import socket
 import tempfile
 
 import pytest
-from iosupport import raw_pair
+from iosupport import digest, in_thread, is_stock, pattern, raw_pair, read_exactly
 
 
 def test_any_object_with_fileno(loop, run, pipe):
@@ -127,6 +127,28 @@ def test_descriptor_of_a_transport_is_refused(loop, run):
             protocol.transport.close()
             assert loop.remove_reader(fd) is False
             assert loop.remove_writer(fd) is False
+
+    run(main())
+
+
+def test_descriptor_of_a_transport_that_still_writes(loop, run):
+    if is_stock(loop):
+        pytest.skip(
+            "add_writer() takes the transport's place, whose rest is never sent"
+        )
+    data = pattern(3_000_000)
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            fd = protocol.transport.get_extra_info("socket").fileno()
+            protocol.transport.write(data)
+            protocol.transport.close()
+            for name in ("reader", "writer"):
+                with pytest.raises(RuntimeError, match="is used by transport"):
+                    getattr(loop, f"add_{name}")(fd, lambda: None)
+                assert getattr(loop, f"remove_{name}")(fd) is False
+            received = await in_thread(read_exactly, peer, len(data))
+            assert digest(received) == digest(data)
 
     run(main())
 
