@@ -60,6 +60,21 @@ async def pipe(bench: Bench) -> None:
     bench.check(done)
 
 
+@row(ops=100_000, unit="line", metric="wall")
+async def lines(bench: Bench) -> None:
+    """subprocess, its output line by line."""
+    done = 0
+    for _ in bench:
+        child = await asyncio.create_subprocess_exec(
+            *("seq", str(bench.ops)), stdout=asyncio.subprocess.PIPE
+        )
+        assert child.stdout is not None
+        async for _line in child.stdout:
+            done += 1
+        await child.wait()
+    bench.check(done)
+
+
 @row(ops=100, unit="loop")
 def create_close(bench: Bench) -> None:
     """loop, create and close."""
