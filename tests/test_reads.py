@@ -473,6 +473,55 @@ def test_an_exception_before_the_data_is_read(run):
     run(main())
 
 
+async def outcome(read):
+    """What it returns or raises, for a comparison."""
+    try:
+        return await read
+    except BaseException as error:
+        return type(error), re.sub(r"0x\w+", "", str(error)), vars(error)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("data", [b"", b"a", b"longline\n", b"longer", b"x\n"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda reader: reader.read(5),
+        lambda reader: reader.readexactly(5),
+        lambda reader: reader.readexactly(1),
+        lambda reader: reader.readuntil(b"\n"),
+        lambda reader: reader.readline(),
+    ],
+    ids=["read", "five", "one", "until", "line"],
+)
+def test_an_exception_behind_the_data(run, call, data, ends):
+    """Before the step that reads: as asyncio's own reader has it."""
+
+    async def read(reader):
+        waiting = asyncio.ensure_future(call(reader))
+        await turns()
+        if data:
+            reader.feed_data(data)
+        if ends:
+            reader.feed_eof()
+        reader.set_exception(ZeroDivisionError("own"))
+        if not (data or ends):
+            return await outcome(waiting)
+        await turns()
+        if not waiting.done():  # asyncio's waits on
+            waiting.cancel()
+        return await outcome(waiting), bytes(reader._buffer), reader._waiter
+
+    async def main():
+        own = asyncio.StreamReader(limit=3)
+        async with fed(limit=3) as (reader, _, _, peer):
+            await there(reader, peer, b"z")
+            assert await reader.read(1) == b"z"
+            assert await read(reader) == await read(own)
+
+    run(main())
+
+
 # Limits
 
 
@@ -586,12 +635,6 @@ def test_a_limit_that_changes(run):
 )
 def test_bad_arguments(run, call):
     """They get what asyncio's own class says, and the data stays."""
-
-    async def outcome(read):
-        try:
-            await read
-        except BaseException as error:
-            return type(error), re.sub(r"0x\w+", "", str(error))
 
     async def main():
         async with fed() as (reader, _, _, peer):
