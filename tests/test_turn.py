@@ -1,12 +1,14 @@
 """The first turn of a run, and what happens between two runs."""
 
 import asyncio
+import functools
 import os
 import socket
 import time
 
 import pytest
 from conftest import TIMEOUT
+from iosupport import tcp_socketpair
 
 
 @pytest.fixture
@@ -119,6 +121,144 @@ def test_what_a_callback_queues_is_ahead_of_what_it_causes(loop, closes):
         theirs.close()
 
     loop.run_until_complete(main())
+
+
+LARGE = 1 << 15  # leaves at once
+
+
+class Sender:
+    """What sends or ends something in a turn, by the names of its methods."""
+
+    def __init__(self, loop, sock, transport, datagrams, pipe):
+        self.loop = loop
+        self.sock = sock
+        self.transport = transport
+        self.datagrams = datagrams
+        self.pipe = pipe
+
+    async def write(self):
+        self.transport.write(b"data")
+
+    async def write_large(self):
+        self.transport.write(bytes(LARGE))
+
+    async def write_large_buffer(self):
+        self.transport.write(bytearray(LARGE))
+
+    async def write_eof(self):
+        self.transport.write_eof()
+
+    async def write_and_end(self):
+        self.transport.write(b"data")
+        self.transport.write_eof()
+
+    async def close(self):
+        self.transport.close()
+
+    async def abort(self):
+        self.transport.abort()
+
+    async def pipe_write(self):
+        self.pipe.write(b"data")
+
+    async def pipe_write_large(self):
+        self.pipe.write(bytes(LARGE))
+
+    async def pipe_write_large_buffer(self):
+        self.pipe.write(bytearray(LARGE))
+
+    async def pipe_close(self):
+        self.pipe.close()
+
+    async def sendto(self):
+        self.datagrams.sendto(b"data")
+
+    async def sock_sendall(self):
+        await self.loop.sock_sendall(self.sock, b"data")
+
+    async def sock_sendto(self):
+        await self.loop.sock_sendto(self.sock, b"data", self.sock.getpeername())
+
+
+class Hearer(asyncio.DatagramProtocol, Recorder):
+    """Notes the first that is heard."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def data_received(self, data):
+        self.hear()
+
+    def datagram_received(self, data, address):
+        self.hear()
+
+    def eof_received(self):
+        self.hear()
+
+    def hear(self):
+        if "heard" not in self.calls:
+            self.calls.append("heard")
+
+
+def udp_pair():
+    ends = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
+    for end in ends:
+        end.bind(("127.0.0.1", 0))
+    for end, other in zip(ends, ends[::-1], strict=True):
+        end.connect(other.getsockname())
+        end.setblocking(False)
+    return ends
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(Sender) if not name.startswith("_")]
+)
+def test_what_a_turn_sends_is_heard_of_in_the_next(loop, name):
+    """However many callbacks are ready. An end is one or two turns away itself."""
+    calls = []
+    length = 12
+
+    def chain(count):
+        calls.append(count)
+        if count < length:
+            loop.call_soon(chain, count + 1)
+
+    async def once(turns):
+        ours, theirs = tcp_socketpair()
+        raw, far = tcp_socketpair()
+        raw.setblocking(False)
+        one, other = udp_pair()
+        reading, writing = os.pipe()
+        hearer = functools.partial(Hearer, calls)
+        ends = [
+            await loop.create_connection(asyncio.Protocol, sock=ours),
+            await loop.create_connection(hearer, sock=theirs),
+            await loop.create_connection(hearer, sock=far),
+            await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=one),
+            await loop.create_datagram_endpoint(hearer, sock=other),
+            await loop.connect_write_pipe(
+                asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)
+            ),
+            await loop.connect_read_pipe(hearer, os.fdopen(reading, "rb", 0)),
+        ]
+        transports = [transport for transport, _ in ends]
+        sender = Sender(loop, raw, transports[0], transports[3], transports[5])
+        for _ in range(turns):  # for the looks that a loop may leave out
+            await asyncio.sleep(0)
+        calls.clear()
+        loop.call_soon(chain, 0)
+        await getattr(sender, name)()
+        while len(calls) < length + 2:
+            await asyncio.sleep(0)
+        for transport in transports:
+            transport.close()
+        raw.close()
+        await asyncio.sleep(0)
+        return calls.index("heard")
+
+    turn = {"close": 2, "abort": 2, "pipe_close": 3}.get(name, 1)
+    heard = [loop.run_until_complete(once(turns)) for turns in range(0, 70, 3)]
+    assert set(heard) == {turn}
 
 
 @pytest.mark.parametrize("name", ["pause_reading", "close", "abort"])

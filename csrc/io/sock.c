@@ -3,6 +3,7 @@
  * Owns:   nothing; sockop.c steps the attempts and waits between them.
  * Thread: the loop's own. */
 #include "io/sock.h"
+#include "core/turn.h"
 #include "io/peers.h"
 #include "io/connect.h"
 #include "io/sockop.h"
@@ -138,6 +139,14 @@ sock_send_call(int fd, const char *data, size_t length)
     return n;
 }
 
+/* Something was sent: a peer in this process may be readable by now. */
+static void
+sock_sent(FlSockOp *self, size_t bytes)
+{
+    fl_traffic_out(sock_traffic(self), bytes);
+    fl_turn_look_soon(self->loop);
+}
+
 static FlSockOutcome
 attempt_recv(FlSockOp *self, PyObject **result)
 {
@@ -234,7 +243,7 @@ attempt_sendto(FlSockOp *self, PyObject **result)
 {
     FlSockOutcome outcome = sock_call(self, self->loop->st->str_sendto, 2, result);
     if (outcome == FL_SOCKOP_DONE) {
-        fl_traffic_out(sock_traffic(self), sock_result_size(*result));
+        sock_sent(self, sock_result_size(*result));
     }
     return outcome;
 }
@@ -279,7 +288,7 @@ sendall_by_method(FlSockOp *self)
         Py_ssize_t n = PyLong_AsSsize_t(count);
         Py_DECREF(count);
         if (n == -1 && PyErr_Occurred()) return FL_SOCKOP_FAILED;
-        fl_traffic_out(sock_traffic(self), n > 0 ? (size_t)n : 0);
+        sock_sent(self, n > 0 ? (size_t)n : 0);
         if (__builtin_add_overflow(self->sent, n, &self->sent)) {
             self->sent = n < 0 ? PY_SSIZE_T_MIN : PY_SSIZE_T_MAX;
         }
@@ -295,7 +304,7 @@ sendall_directly(FlSockOp *self)
     Py_ssize_t n = sock_send_call(self->fd, (const char *)self->buffer.buf + self->sent,
                                   (size_t)(self->buffer.len - self->sent));
     if (n < 0) return n == -2 ? FL_SOCKOP_FAILED : sock_errno();
-    fl_traffic_out(sock_traffic(self), (size_t)n);
+    sock_sent(self, (size_t)n);
     self->sent += n;
     return FL_SOCKOP_DONE;
 }

@@ -66,6 +66,14 @@ stream_wanted(FlTransport *base)
 
 /* -- writing ---------------------------------------------------------------------- */
 
+/* Fails where the peer is gone, which connection_lost() will tell. */
+static void
+stream_shut_down(FlTransport *base)
+{
+    (void)shutdown(base->watcher.fd, SHUT_WR);
+    fl_turn_look_soon(base->loop);
+}
+
 int
 fl_stream_drained(FlStream *self)
 {
@@ -90,7 +98,7 @@ fl_stream_drained(FlStream *self)
     }
     if (base->flags & FL_TRANSPORT_CLOSING) return fl_transport_lose(base, NULL);
     if (base->flags & FL_TRANSPORT_EOF) {
-        (void)shutdown(base->watcher.fd, SHUT_WR);
+        stream_shut_down(base);
     }
     if (self->sink == NULL) return 0;
     PyObject *protocol = Py_NewRef(base->protocol);
@@ -126,6 +134,7 @@ static int
 stream_send(FlStream *self)
 {
     if (FL_UNLIKELY(fl_poll_is_foreign(&self->base.loop->poll))) return 1;
+    fl_turn_look_soon(self->base.loop);
     while (self->out.size > 0) {
         int count;
         ssize_t n = stream_send_some(self, &count);
@@ -234,6 +243,7 @@ stream_write_through(FlStream *self, const char *data, size_t length)
 {
     FlTransport *base = &self->base;
     size_t sent = 0;
+    fl_turn_look_soon(base->loop);
     while (sent < length && FL_LIKELY(!fl_poll_is_foreign(&base->loop->poll))) {
         ssize_t n = send(base->watcher.fd, data + sent, length - sent, MSG_NOSIGNAL);
         if (n < 0) {
@@ -450,8 +460,7 @@ stream_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
         if (stream_flush(self) < 0) return NULL;
     }
     else {
-        /* Fails where the peer is gone, which connection_lost() will tell. */
-        (void)shutdown(base->watcher.fd, SHUT_WR);
+        stream_shut_down(base);
     }
     Py_RETURN_NONE;
 }

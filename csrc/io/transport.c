@@ -3,6 +3,7 @@
  * Owns:   protocol, context, the descriptor or the object that owns it.
  * Thread: the loop's own. */
 #include "io/transport.h"
+#include "core/turn.h"
 #include "base/errors.h"
 #include "io/flow.h"
 #include "io/overdue.h"
@@ -507,6 +508,7 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
     Py_XDECREF(result);
 
     fl_transport_release(self);
+    fl_turn_look_soon(self->loop); /* a peer in this process may hear of it */
     fl_transport_put_protocol(self, NULL);
     transport_detach(self);
     int rc = self->kind->lost != NULL ? self->kind->lost(self, exc) : 0;

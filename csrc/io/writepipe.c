@@ -74,6 +74,7 @@ static int
 writepipe_send(FlWritePipe *self)
 {
     if (FL_UNLIKELY(fl_poll_is_foreign(&self->pipe.base.loop->poll))) return 1;
+    fl_turn_look_soon(self->pipe.base.loop);
     while (self->out.size > 0) {
         struct iovec vectors[WRITEPIPE_VECTORS];
         int count = fl_buffers_vectors(&self->out, vectors, WRITEPIPE_VECTORS);
@@ -184,6 +185,7 @@ writepipe_other(FlWritePipe *self, PyObject *data)
             rc = writepipe_fatal(self, errno);
             goto done;
         }
+        fl_turn_look_soon(self->pipe.base.loop);
         fl_traffic_out(self->pipe.base.traffic, (size_t)n);
         rest += n;
         length -= (size_t)n;
