@@ -19,6 +19,7 @@ from iosupport import (
     raw_pair,
     read_exactly,
     settle,
+    shrink,
     turns,
 )
 
@@ -227,8 +228,12 @@ def test_flow_control_of_large_writes_in_a_row_has_a_context(loop, run):
 
     async def main():
         var.set("connecting")
-        async with raw_pair(Writing) as (_, peer):
+        async with raw_pair(Writing) as (protocol, peer):
+            sock = protocol.transport.get_extra_info("socket")
+            shrink(peer, sock, size=100_000)  # the first fits, the second does not
             peer.send(b"x")
+            while not seen:
+                await turns()
             await in_thread(read_exactly, peer, 920_000)
             while len(seen) < 2:
                 await turns()
