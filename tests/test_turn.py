@@ -8,7 +8,6 @@ import time
 
 import pytest
 from conftest import TIMEOUT
-from iosupport import tcp_socketpair
 
 
 @pytest.fixture
@@ -129,9 +128,11 @@ LARGE = 1 << 15  # leaves at once
 class Sender:
     """What sends or ends something in a turn, by the names of its methods."""
 
-    def __init__(self, loop, sock, transport, datagrams, pipe):
+    def __init__(self, loop, sock, loose, far, transport, datagrams, pipe):
         self.loop = loop
         self.sock = sock
+        self.loose = loose
+        self.far = far
         self.transport = transport
         self.datagrams = datagrams
         self.pipe = pipe
@@ -177,7 +178,8 @@ class Sender:
         await self.loop.sock_sendall(self.sock, b"data")
 
     async def sock_sendto(self):
-        await self.loop.sock_sendto(self.sock, b"data", self.sock.getpeername())
+        address = self.far.get_extra_info("sockname")
+        await self.loop.sock_sendto(self.loose, b"data", address)
 
 
 class Hearer(asyncio.DatagramProtocol, Recorder):
@@ -200,16 +202,6 @@ class Hearer(asyncio.DatagramProtocol, Recorder):
             self.calls.append("heard")
 
 
-def udp_pair():
-    ends = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
-    for end in ends:
-        end.bind(("127.0.0.1", 0))
-    for end, other in zip(ends, ends[::-1], strict=True):
-        end.connect(other.getsockname())
-        end.setblocking(False)
-    return ends
-
-
 @pytest.mark.parametrize(
     "name", [name for name in vars(Sender) if not name.startswith("_")]
 )
@@ -224,10 +216,18 @@ def test_what_a_turn_sends_is_heard_of_in_the_next(loop, name):
             loop.call_soon(chain, count + 1)
 
     async def once(turns):
-        ours, theirs = tcp_socketpair()
-        raw, far = tcp_socketpair()
-        raw.setblocking(False)
-        one, other = udp_pair()
+        # What is sent to a socket of this kind is there when the call returns.
+        ours, theirs = socket.socketpair()
+        raw, far = socket.socketpair()
+        one, other, loose, bound = [
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(4)
+        ]
+        for sock in (one, other, bound):
+            sock.bind("")  # to a name of the kernel's choice
+        one.connect(other.getsockname())
+        other.connect(one.getsockname())
+        for sock in (raw, one, other, loose, bound):
+            sock.setblocking(False)
         reading, writing = os.pipe()
         hearer = functools.partial(Hearer, calls)
         ends = [
@@ -236,13 +236,17 @@ def test_what_a_turn_sends_is_heard_of_in_the_next(loop, name):
             await loop.create_connection(hearer, sock=far),
             await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=one),
             await loop.create_datagram_endpoint(hearer, sock=other),
+            await loop.create_datagram_endpoint(hearer, sock=bound),
             await loop.connect_write_pipe(
                 asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)
             ),
             await loop.connect_read_pipe(hearer, os.fdopen(reading, "rb", 0)),
         ]
         transports = [transport for transport, _ in ends]
-        sender = Sender(loop, raw, transports[0], transports[3], transports[5])
+        sender = Sender(
+            *(loop, raw, loose, transports[5]),
+            *(transports[0], transports[3], transports[6]),
+        )
         for _ in range(turns):  # for the looks that a loop may leave out
             await asyncio.sleep(0)
         calls.clear()
@@ -253,6 +257,7 @@ def test_what_a_turn_sends_is_heard_of_in_the_next(loop, name):
         for transport in transports:
             transport.close()
         raw.close()
+        loose.close()
         await asyncio.sleep(0)
         return calls.index("heard")
 
