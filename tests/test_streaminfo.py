@@ -188,3 +188,15 @@ def test_the_socket_of_a_transport_that_is_gone(loop, run):
                 sock.shutdown(socket.SHUT_WR)
 
     run(main())
+
+
+def test_a_method_that_is_set_on_a_transport(run):
+    async def main():
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_connection(sock=ours)
+        writer.transport.get_extra_info = lambda name, default=None: (name, default)
+        assert writer.get_extra_info("peername", "none") == ("peername", "none")
+        writer.close()
+        theirs.close()
+
+    run(main())
