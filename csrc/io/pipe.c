@@ -60,28 +60,18 @@ pipe_restore(FlPipe *self)
     }
 }
 
-/* Counts one more, or one less, of those that were made large. False if there are
- * enough. */
-static bool
-pipe_count_large(FlPipe *self, int step)
-{
-    atomic_int *count = &self->base.loop->large_pipes;
-    int before = atomic_fetch_add_explicit(count, step, memory_order_relaxed);
-    if (step < 0 || before < PIPE_LARGE_MOST) return true;
-    (void)atomic_fetch_sub_explicit(count, step, memory_order_relaxed);
-    return false;
-}
-
 void
 fl_pipe_was_full(FlPipe *self)
 {
     if (self->full >= PIPE_FULL_TIMES || ++self->full < PIPE_FULL_TIMES) return;
 #ifdef F_SETPIPE_SZ
     int fd = self->base.watcher.fd;
-    if (fcntl(fd, F_GETPIPE_SZ) != FL_PIPE_USUAL || !pipe_count_large(self, 1)) return;
-    self->large = fcntl(fd, F_SETPIPE_SZ, PIPE_LARGE) >= 0;
+    atomic_int *count = &self->base.loop->large_pipes;
+    if (fcntl(fd, F_GETPIPE_SZ) != FL_PIPE_USUAL) return;
+    self->large = atomic_fetch_add(count, 1) < PIPE_LARGE_MOST &&
+                  fcntl(fd, F_SETPIPE_SZ, PIPE_LARGE) >= 0;
     if (!self->large) {
-        (void)pipe_count_large(self, -1);
+        (void)atomic_fetch_sub(count, 1);
     }
 #endif
 }
@@ -92,7 +82,7 @@ fl_pipe_release(FlTransport *base)
     FlPipe *self = (FlPipe *)base;
     if (self->large) {
         self->large = false;
-        (void)pipe_count_large(self, -1);
+        (void)atomic_fetch_sub(&base->loop->large_pipes, 1);
     }
     pipe_restore(self);
     if (!self->duplicate) return;
