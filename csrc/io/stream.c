@@ -191,6 +191,18 @@ fl_stream_flush(FlStream *self)
     return stream_flush(self);
 }
 
+int
+fl_stream_abort(FlStream *self, PyObject *exc)
+{
+    Py_INCREF((PyObject *)self);
+    int rc = self->flush.queued ? stream_flush(self) : 0;
+    if (rc == 0) {
+        rc = fl_transport_force_close(&self->base, exc);
+    }
+    Py_DECREF((PyObject *)self);
+    return rc;
+}
+
 static int
 on_flush(FlFlush *flush)
 {
@@ -495,9 +507,7 @@ static PyObject *
 stream_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "abort"));
-    FlStream *self = (FlStream *)op;
-    if (self->flush.queued && stream_flush(self) < 0) return NULL;
-    if (fl_transport_force_close(&self->base, NULL) < 0) return NULL;
+    if (fl_stream_abort((FlStream *)op, NULL) < 0) return NULL;
     Py_RETURN_NONE;
 }
 

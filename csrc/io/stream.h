@@ -59,6 +59,10 @@ FlStream *fl_stream_accepted(FlLoop *loop, int fd, PyObject *sock, int family,
 int fl_stream_queue(FlStream *self, PyObject *data);
 int fl_stream_flush(FlStream *self);
 
+/* Ends the connection at once; what waits for the end of the turn is sent first. 0 or
+ * -1. */
+int fl_stream_abort(FlStream *self, PyObject *exc);
+
 /* Everything has left: whoever waited for that has a turn. 0 or -1. */
 int fl_stream_drained(FlStream *self);
 

@@ -211,19 +211,6 @@ fl_tls_handshake_late(FlTls *self)
 
 /* -- close ------------------------------------------------------------------------- */
 
-/* What asyncio would have sent by now still leaves. 0 or -1. */
-static int
-tls_abort_stream(FlStream *stream, PyObject *exc)
-{
-    Py_INCREF((PyObject *)stream);
-    int rc = stream->flush.queued ? fl_stream_flush(stream) : 0;
-    if (rc == 0) {
-        rc = fl_transport_force_close(&stream->base, exc);
-    }
-    Py_DECREF((PyObject *)stream);
-    return rc;
-}
-
 int
 fl_tls_abort(FlTls *self, PyObject *exc)
 {
@@ -235,7 +222,7 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     self->base.flags |= FL_TRANSPORT_CLOSING;
     fl_buffers_clear(&self->out);
     if (self->below == NULL || self->over) return 0;
-    if (self->stream != NULL) return tls_abort_stream(self->stream, exc);
+    if (self->stream != NULL) return fl_stream_abort(self->stream, exc);
     PyObject *method;
     if (fl_compat_get_optional(self->below, st->str__force_close, &method) < 0)
         return -1;
