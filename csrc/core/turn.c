@@ -60,7 +60,7 @@ fl_turn_flush(FlLoop *self)
         }
     }
     /* Something was sent: whoever answers in this process may be readable by now. */
-    self->idle_turns = TURN_POLL_TURNS;
+    fl_turn_look_soon(self);
     return rc;
 }
 
