@@ -42,6 +42,7 @@ module_exec(PyObject *module)
     if (fl_watchdog_register(module, st) < 0) return -1;
     if (fl_executor_register(module, st) < 0) return -1;
     if (fl_feed_register(module, st) < 0) return -1;
+    if (fl_reads_register(module, st) < 0) return -1;
     if (fl_stream_register(module, st) < 0) return -1;
     if (fl_tlstransport_register(module, st) < 0) return -1;
     if (fl_server_register(module, st) < 0) return -1;
@@ -51,7 +52,6 @@ module_exec(PyObject *module)
     if (fl_readpipe_register(module, st) < 0) return -1;
     if (fl_writepipe_register(module, st) < 0) return -1;
     if (fl_udp_register(module, st) < 0) return -1;
-    if (PyModule_AddFunctions(module, fl_reads_functions) < 0) return -1;
     fl_state_types_made(st);
     return 0;
 }

@@ -1,7 +1,11 @@
 """asyncio's StreamReader, with what its reads do nearly always in C.
 
-A reader whose data comes through one of fastloop's transports gets this class with its
-first data. What is unusual, and everything that is refused, is asyncio's own method's.
+A reader gets this class when data first reaches it through one of fastloop's
+transports, or with the pipe or the child that it is for. What is unusual, and all that
+is refused, is asyncio's own method's.
+
+The wait stands in each method: as a coroutine of its own, which asyncio has for it, it
+would cost each read that waits a frame.
 """
 
 from __future__ import annotations

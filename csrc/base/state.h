@@ -191,6 +191,8 @@ typedef struct FlStep FlStep;
     X(proto)                                                                           \
     X(protocol)                                                                        \
     X(read)                                                                            \
+    X(readexactly)                                                                     \
+    X(readline)                                                                        \
     X(readuntil)                                                                       \
     X(recv)                                                                            \
     X(recv_into)                                                                       \

@@ -6,24 +6,6 @@
 #include "io/reads.h"
 #include <string.h>
 
-/* The function of a class, if it is the one of asyncio's source file. New reference, or
- * NULL without an exception. */
-static PyObject *
-feed_original(PyObject *cls, PyObject *name, PyObject *file)
-{
-    PyObject *function = PyObject_GetAttr(cls, name);
-    if (function == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
-    if (PyFunction_Check(function)) {
-        PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(function);
-        if (PyUnicode_Compare(code->co_filename, file) == 0) return function;
-    }
-    Py_DECREF(function);
-    return NULL;
-}
-
 /* Whether an attribute is a bound method of just this function. */
 static bool
 feed_is_bound(PyObject *op, PyObject *name, PyObject *function)
@@ -255,10 +237,11 @@ fl_feed_register(PyObject *Py_UNUSED(module), FlState *st)
         return 0;
     }
     PyObject *protocol = st->stream_reader_protocol;
-    PyObject *receive = feed_original(protocol, st->str_data_received, file);
-    st->feed_data_function = feed_original(st->stream_reader, st->str_feed_data, file);
+    PyObject *receive = fl_reads_original(protocol, st->str_data_received, file);
+    st->feed_data_function =
+        fl_reads_original(st->stream_reader, st->str_feed_data, file);
     st->wakeup_waiter_function =
-        feed_original(st->stream_reader, st->str__wakeup_waiter, file);
+        fl_reads_original(st->stream_reader, st->str__wakeup_waiter, file);
     st->stream_reader_property = PyObject_GetAttr(protocol, st->str__stream_reader);
     Py_DECREF(file);
     if (st->stream_reader_property == NULL) {

@@ -6,32 +6,37 @@
 #include "io/reads.h"
 #include <string.h>
 
-/* asyncio's methods whose work is done here: replaced ones must be called. */
-static const char *const reads_methods[] = {
-    "read",        "readline",       "readuntil",
-    "readexactly", "_wait_for_data", "_maybe_resume_transport",
-    "feed_data",   "_wakeup_waiter", "exception",
-};
+/* asyncio's methods whose work is done here, and how many there are; of them, those
+ * that are asked for by name, so that an attribute can be in their place. */
+enum { READS_METHODS = 8, READS_BY_NAME = 5 };
 
-enum { READS_METHODS = sizeof(reads_methods) / sizeof(reads_methods[0]) };
-
-/* The functions of asyncio's StreamReader by reads_methods: a new tuple, or NULL with
- * an exception. */
-static PyObject *
-reads_functions(FlState *st)
+static void
+reads_names(FlState *st, PyObject *names[READS_METHODS])
 {
-    PyObject *functions = PyTuple_New(READS_METHODS);
-    if (functions == NULL) return NULL;
-    for (Py_ssize_t at = 0; at < READS_METHODS; at++) {
-        PyObject *function =
-            PyObject_GetAttrString(st->stream_reader, reads_methods[at]);
-        if (function == NULL) {
-            Py_DECREF(functions);
-            return NULL;
-        }
-        PyTuple_SET_ITEM(functions, at, function);
+    PyObject *all[READS_METHODS] = {
+        st->str_feed_data,      st->str__wakeup_waiter,
+        st->str__wait_for_data, st->str__maybe_resume_transport,
+        st->str_readuntil, /* by readline() */
+        st->str_read,           st->str_readline,
+        st->str_readexactly,
+    };
+    memcpy(names, all, sizeof(all));
+}
+
+PyObject *
+fl_reads_original(PyObject *cls, PyObject *name, PyObject *file)
+{
+    PyObject *function = PyObject_GetAttr(cls, name);
+    if (function == NULL) {
+        PyErr_Clear();
+        return NULL;
     }
-    return functions;
+    if (PyFunction_Check(function)) {
+        PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(function);
+        if (PyUnicode_Compare(code->co_filename, file) == 0) return function;
+    }
+    Py_DECREF(function);
+    return NULL;
 }
 
 /* Whether the class has the functions that it had when it was adopted. Its version says
@@ -42,16 +47,17 @@ reads_are_asyncios(FlState *st)
     PyTypeObject *type = (PyTypeObject *)st->stream_reader;
     unsigned int version = type->tp_version_tag;
     if (FL_LIKELY(version != 0 && version == st->reads_version)) return true;
-    PyObject *now = reads_functions(st);
-    if (now == NULL) {
-        PyErr_Clear();
-        return false;
-    }
     bool same = true;
+    PyObject *names[READS_METHODS];
+    reads_names(st, names);
     for (Py_ssize_t at = 0; at < READS_METHODS && same; at++) {
-        same = PyTuple_GET_ITEM(now, at) == PyTuple_GET_ITEM(st->reads_originals, at);
+        PyObject *now = PyObject_GetAttr(st->stream_reader, names[at]);
+        same = now == PyTuple_GET_ITEM(st->reads_originals, at);
+        Py_XDECREF(now);
     }
-    Py_DECREF(now);
+    if (!same) {
+        PyErr_Clear();
+    }
     st->reads_version = same ? type->tp_version_tag : 0;
     return same;
 }
@@ -62,10 +68,9 @@ static bool
 reads_has_no_own(FlState *st, PyObject *dict)
 {
     if (FL_LIKELY(PyDict_GET_SIZE(dict) == st->reads_attributes)) return true;
-    PyObject *names[] = {st->str_feed_data, st->str__wakeup_waiter,
-                         st->str__wait_for_data, st->str__maybe_resume_transport,
-                         st->str_readuntil};
-    for (size_t at = 0; at < sizeof(names) / sizeof(names[0]); at++) {
+    PyObject *names[READS_METHODS];
+    reads_names(st, names);
+    for (Py_ssize_t at = 0; at < READS_BY_NAME; at++) {
         if (PyDict_GetItemWithError(dict, names[at]) != NULL) return false;
         if (PyErr_Occurred()) {
             PyErr_Clear();
@@ -206,8 +211,9 @@ reads_count(PyObject *op)
     return count;
 }
 
+/* read_some() and, where all of the bytes are meant, read_exactly(). */
 static PyObject *
-reads_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+reads_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs, bool all)
 {
     FlRead self;
     if (nargs != 3) return PyErr_Format(PyExc_TypeError, "three arguments are needed");
@@ -216,27 +222,24 @@ reads_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (count <= 0 || !reads_begin(&self, module, args[0], again)) Py_RETURN_NONE;
     Py_ssize_t size = PyByteArray_GET_SIZE(self.buffer);
     bool is_there =
-        size > 0 || again || reads_attribute(&self, self.st->str__eof) == Py_True;
+        all ? size >= count
+            : size > 0 || again || reads_attribute(&self, self.st->str__eof) == Py_True;
     PyObject *result =
-        is_there ? reads_take(&self, size < count ? size : count) : reads_wait(&self);
+        is_there ? reads_take(&self, Py_MIN(size, count)) : reads_wait(&self);
     reads_end(&self);
     return result;
 }
 
 static PyObject *
+reads_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return reads_counted(module, args, nargs, false);
+}
+
+static PyObject *
 reads_exactly(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    FlRead self;
-    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "three arguments are needed");
-    Py_ssize_t count = reads_count(args[1]);
-    if (count <= 0 || !reads_begin(&self, module, args[0], args[2] == Py_True)) {
-        Py_RETURN_NONE;
-    }
-    PyObject *result = PyByteArray_GET_SIZE(self.buffer) >= count
-                           ? reads_take(&self, count)
-                           : reads_wait(&self);
-    reads_end(&self);
-    return result;
+    return reads_counted(module, args, nargs, true);
 }
 
 /* Where the separator begins, at or behind start; -1 if it is not there. */
@@ -282,20 +285,26 @@ reads_until(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
-/* Whether all of them are from the source file of feed_data(): not replaced by then. */
-static bool
-reads_are_of_one_file(FlState *st, PyObject *functions)
+/* asyncio's own functions by reads_names(): a new tuple. NULL if one was replaced by
+ * now, with or without an exception. */
+static PyObject *
+reads_find_originals(FlState *st)
 {
-    if (st->feed_data_function == NULL) return false;
+    if (st->feed_data_function == NULL) return NULL;
     PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(st->feed_data_function);
-    PyObject *file = code->co_filename;
-    for (Py_ssize_t at = 0; at < READS_METHODS; at++) {
-        PyObject *function = PyTuple_GET_ITEM(functions, at);
-        if (!PyFunction_Check(function)) return false;
-        code = (PyCodeObject *)PyFunction_GET_CODE(function);
-        if (PyUnicode_Compare(code->co_filename, file) != 0) return false;
+    PyObject *names[READS_METHODS];
+    reads_names(st, names);
+    PyObject *originals = PyTuple_New(READS_METHODS);
+    for (Py_ssize_t at = 0; originals != NULL && at < READS_METHODS; at++) {
+        PyObject *function =
+            fl_reads_original(st->stream_reader, names[at], code->co_filename);
+        if (function == NULL) {
+            Py_CLEAR(originals);
+            break;
+        }
+        PyTuple_SET_ITEM(originals, at, function);
     }
-    return true;
+    return originals;
 }
 
 /* How many attributes a new reader has; -1 with an exception. */
@@ -325,18 +334,15 @@ static PyObject *
 reads_use(PyObject *module, PyObject *cls)
 {
     FlState *st = PyModule_GetState(module);
-    PyObject *functions = reads_functions(st);
-    if (functions == NULL) return NULL;
-    if (FL_HAVE_GIL && reads_are_of_one_file(st, functions)) {
-        st->reads_attributes = reads_count_attributes(st);
-        if (st->reads_attributes < 0) {
-            Py_DECREF(functions);
-            return NULL;
-        }
-        Py_XSETREF(st->reads_originals, Py_NewRef(functions));
+    PyObject *originals = FL_HAVE_GIL ? reads_find_originals(st) : NULL;
+    Py_ssize_t attributes = originals == NULL ? -1 : reads_count_attributes(st);
+    if (attributes >= 0) {
+        st->reads_attributes = attributes;
+        Py_XSETREF(st->reads_originals, Py_NewRef(originals));
         Py_XSETREF(st->reads_class, Py_NewRef(cls));
     }
-    Py_DECREF(functions);
+    PyErr_Clear(); /* asyncio's class is another one: then it serves */
+    Py_XDECREF(originals);
     Py_RETURN_NONE;
 }
 
@@ -349,7 +355,7 @@ reads_adopt(PyObject *module, PyObject *reader)
 
 #define READS_FAST(function) ((PyCFunction)(void (*)(void))(function))
 
-PyMethodDef fl_reads_functions[] = {
+static PyMethodDef module_methods[] = {
     {"read_some", READS_FAST(reads_some), METH_FASTCALL,
      PyDoc_STR("read_some(reader, n, again, /)\n--\n\n"
                "Return up to n bytes, a future to wait for, or None: asyncio's turn.")},
@@ -368,3 +374,9 @@ PyMethodDef fl_reads_functions[] = {
                "Give this class to the readers that are fed.")},
     {NULL, NULL, 0, NULL},
 };
+
+int
+fl_reads_register(PyObject *module, FlState *Py_UNUSED(st))
+{
+    return PyModule_AddFunctions(module, module_methods);
+}
