@@ -118,7 +118,7 @@ class TransportMixin(MixinBase):
     _unix_server_sockets: dict[socket.socket, int]
     _make_socket_transport: Any  # native
     _has_transport: Any  # native
-    _open_literal: Any  # native
+    _connect_literal: Any  # native
     _stop_listening: Any  # native
 
     def _make_foreign_transport(
@@ -151,21 +151,16 @@ class TransportMixin(MixinBase):
             **options: Any,
         ) -> Any:
             # To a literal address, without options: what asyncio would come to do.
-            found = None if options else self._open_literal(host, port)
+            if not options or _says_nothing(options):
+                connecting = self._connect_literal(
+                    protocol_factory, host, port, _LAST_STEP
+                )
+                if connecting is not None:
+                    return await connecting
             if options.get("sock") is None:
                 protocol_factory = _Connected(protocol_factory)
-            if found is None:
-                return await super().create_connection(
-                    protocol_factory, host, port, **options
-                )
-            sock, address = found
-            try:
-                await self.sock_connect(sock, address)
-            except BaseException:
-                sock.close()
-                raise
-            return await self._create_connection_transport(
-                sock, protocol_factory, None, None
+            return await super().create_connection(
+                protocol_factory, host, port, **options
             )
 
         @functools.wraps(BaseLoop.create_datagram_endpoint)
@@ -271,6 +266,19 @@ class TransportMixin(MixinBase):
         sock.close()
         if path:  # pragma: no cover - since Python 3.13
             _unlink_own_socket(path, inode)
+
+
+_LAST_STEP = TransportMixin._create_connection_transport
+
+_DEFAULTS = BaseLoop.create_connection.__kwdefaults__ or {}
+
+
+def _says_nothing(options: dict[str, Any]) -> bool:
+    """Whether these options of create_connection() might as well be left away."""
+    return all(
+        value is None and _DEFAULTS.get(name, ...) is None
+        for name, value in options.items()
+    )
 
 
 def _unlink_own_socket(  # pragma: no cover - since Python 3.13

@@ -55,6 +55,9 @@
 /* Server._attach(transport) takes the transport since 3.13. */
 #define FL_SERVER_ATTACH_TRANSPORT (PY_VERSION_HEX >= 0x030D0000)
 
+/* A connection's context is older than its protocol since 3.15. */
+#define FL_CONTEXT_FIRST (PY_VERSION_HEX >= 0x030F0000)
+
 /* The accept loop takes one client more than the backlog since 3.14. */
 #define FL_ACCEPT_EXTRA (PY_VERSION_HEX >= 0x030E0000)
 

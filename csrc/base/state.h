@@ -103,6 +103,7 @@ typedef struct FlStep FlStep;
     X(_check_shutdown_timeout)                                                         \
     X(_connect_sock)                                                                   \
     X(_connection_made)                                                                \
+    X(_create_connection_transport)                                                    \
     X(_default_executor)                                                               \
     X(_detach)                                                                         \
     X(_ensure_resolved)                                                                \
@@ -117,6 +118,7 @@ typedef struct FlStep FlStep;
     X(_limit)                                                                          \
     X(_loop)                                                                           \
     X(_make_foreign_transport)                                                         \
+    X(_make_socket_transport)                                                          \
     X(_make_transport_socket)                                                          \
     X(_maybe_resume_transport)                                                         \
     X(_paused)                                                                         \
@@ -211,6 +213,7 @@ typedef struct FlStep FlStep;
     X(setblocking)                                                                     \
     X(shutdown)                                                                        \
     X(slow_callback_duration)                                                          \
+    X(sock_connect)                                                                    \
     X(socket)                                                                          \
     X(sockname)                                                                        \
     X(source_traceback)                                                                \
@@ -254,6 +257,9 @@ typedef struct FlState {
     PyObject *reads_originals;
     unsigned int reads_version;
     Py_ssize_t reads_attributes; /* how many a new reader has */
+    /* The version of a class of loops whose way to connect nobody changed: connect.c.
+     */
+    unsigned int connect_version;
     PyObject *empty_tuple;
     PyObject *empty_bytes;
     PyObject *kw_loop;     /* ("loop",) */

@@ -5,6 +5,10 @@
 #define FL_CONNECT_H
 #include "core/loop.h"
 
+/* Whether nobody put a function of his own in the place of socket.socket's connect().
+ */
+bool fl_connect_is_native(FlState *st);
+
 /* Whether the loop's method of that name is still asyncio's own function. */
 bool fl_connect_is_own(FlLoop *loop, PyObject *name, PyObject *function);
 

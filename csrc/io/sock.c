@@ -492,20 +492,6 @@ connect_is_done(FlSockOp *self)
     return getpeername(self->fd, &peer.u.any, &peer.length) == 0;
 }
 
-/* Whether nobody sees the difference if loop._ensure_resolved() is not asked for a
- * literal, and the socket's connect() not to connect. */
-static bool
-connect_is_plain(FlSockOp *self)
-{
-    FlState *st = self->loop->st;
-    PyObject *connect = PyObject_GetAttr(st->socket_class, st->str_connect);
-    bool plain = connect != NULL && Py_IS_TYPE(connect, &PyMethodDescr_Type);
-    Py_XDECREF(connect);
-    PyErr_Clear();
-    return plain &&
-           fl_connect_is_own(self->loop, st->str__ensure_resolved, st->ensure_resolved);
-}
-
 /* Connects a plain socket to a literal address: what the general way needs two
  * coroutines, three enums and an exception for. BLOCKED with the phase as it was, if
  * this is something else. */
@@ -526,7 +512,8 @@ connect_directly(FlSockOp *self, PyObject **result)
     if (PyTuple_GET_SIZE(address) != (family == AF_INET6 ? 4 : 2) ||
         (type != SOCK_STREAM && type != SOCK_DGRAM) ||
         (proto != 0 && proto != IPPROTO_TCP && proto != IPPROTO_UDP) ||
-        !fl_peers_convert(family, address, &name) || !connect_is_plain(self)) {
+        !fl_peers_convert(family, address, &name) || !fl_connect_is_native(st) ||
+        !fl_connect_is_own(self->loop, st->str__ensure_resolved, st->ensure_resolved)) {
         return FL_SOCKOP_BLOCKED;
     }
     /* In this order: a hook is Python code, which may close the socket. */

@@ -34,6 +34,7 @@ sockop_begin(FlSockOp *self)
 {
     FlState *st = self->loop->st;
     PyObject *sock = self->args[0];
+    if (self->kind->ended != NULL) return 0;
     self->direct = Py_IS_TYPE(sock, (PyTypeObject *)st->socket_class);
     if (!self->direct) {
         PyObject *result = PyObject_CallOneArg(st->check_ssl_socket, sock);
@@ -80,7 +81,9 @@ sockop_wait(FlSockOp *self)
     PyObject *file = NULL;
     int rc = -1;
     if (self->fd < 0 || fl_poll_has_transport(&loop->poll, self->fd)) {
-        file = PyObject_CallMethodNoArgs(self->args[0], loop->st->str_fileno);
+        file = self->kind->ended != NULL
+                   ? PyLong_FromLong(self->fd)
+                   : PyObject_CallMethodNoArgs(self->args[0], loop->st->str_fileno);
         if (file == NULL || fl_reader_fileno(loop, file, &self->fd) < 0 ||
             fl_reader_check_transport(loop, file, self->fd) < 0) {
             goto done;
@@ -102,6 +105,9 @@ sockop_finish(FlSockOp *self)
     self->state = FL_SOCKOP_CLOSED;
     sockop_unwait(self);
     Py_CLEAR(self->awaiting);
+    if (self->kind->ended != NULL && self->fd >= 0) {
+        self->kind->ended(self);
+    }
     if (self->exported) {
         self->exported = false;
         PyBuffer_Release(&self->buffer);
@@ -136,22 +142,30 @@ sockop_run(FlSockOp *self, PyObject *value, PyObject **result)
 {
     for (;;) {
         if (value != NULL) {
-            Py_CLEAR(self->awaiting);
             int rc = 0;
+            bool awaited = self->awaiting != NULL;
+            Py_CLEAR(self->awaiting);
             if (self->future != NULL) {
                 sockop_unwait(self);
             }
-            else {
+            else if (awaited) {
                 rc = self->kind->received(self, value);
             }
             Py_DECREF(value);
             if (rc < 0) return sockop_fail(self);
         }
-        self->fd = -1;
+        if (self->kind->ended == NULL) {
+            self->fd = -1;
+        }
         FlSockOutcome outcome = self->kind->attempt(self, result);
         if (outcome == FL_SOCKOP_DONE) {
             sockop_finish(self);
             return PYGEN_RETURN;
+        }
+        if (outcome == FL_SOCKOP_YIELDS) {
+            *result = Py_NewRef(Py_None);
+            self->state = FL_SOCKOP_SUSPENDED;
+            return PYGEN_NEXT;
         }
         if (outcome == FL_SOCKOP_FAILED ||
             (outcome == FL_SOCKOP_BLOCKED && sockop_wait(self) < 0)) {
@@ -198,6 +212,10 @@ sockop_am_send(PyObject *op, PyObject *arg, PyObject **result)
         }
         self->state = FL_SOCKOP_RUNNING;
         if (sockop_begin(self) < 0) return sockop_fail(self);
+    }
+    else if (self->awaiting == NULL) {
+        self->state = FL_SOCKOP_RUNNING;
+        value = Py_NewRef(Py_None);
     }
     else {
         self->state = FL_SOCKOP_RUNNING;
@@ -260,6 +278,7 @@ static int
 sockop_close_awaiting(FlSockOp *self)
 {
     PyObject *close;
+    if (self->awaiting == NULL) return 0;
     if (fl_compat_get_optional(self->awaiting, self->loop->st->str_close, &close) < 0) {
         return -1;
     }
@@ -338,7 +357,7 @@ sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     FlSockState state = self->state;
     self->state = FL_SOCKOP_RUNNING;
     PyObject *got = NULL;
-    if (state == FL_SOCKOP_SUSPENDED) {
+    if (state == FL_SOCKOP_SUSPENDED && self->awaiting != NULL) {
         if (!PyErr_GivenExceptionMatches(exc, PyExc_GeneratorExit)) {
             got = PyObject_CallMethodOneArg(self->awaiting, self->loop->st->str_throw,
                                             exc);

@@ -17,11 +17,15 @@ typedef enum {
     FL_SOCKOP_BLOCKED,
     FL_SOCKOP_DONE,
     FL_SOCKOP_AWAITS,
+    FL_SOCKOP_YIELDS,
 } FlSockOutcome;
 
 /* What differs between the methods. attempt() makes the call once: DONE with a new
- * reference in *result, BLOCKED to wait for side, AWAITS after fl_sockop_await(), or
- * FAILED with an exception. received() gets what was awaited: 0, or -1. */
+ * reference in *result, BLOCKED to wait for side, AWAITS after fl_sockop_await(),
+ * YIELDS to be asked again in the next turn, or FAILED with an exception. received()
+ * gets what was awaited: 0, or -1. An operation with ended() has no socket but a
+ * descriptor of its own, fd, which stays from one attempt to the next; ended() is
+ * called where its end, whatever that is, leaves it with one, and raises nothing. */
 typedef struct {
     const char *name;
     const char *parameters[3]; /* the socket first */
@@ -30,6 +34,7 @@ typedef struct {
     FlReaderSide side;
     FlSockOutcome (*attempt)(FlSockOp *self, PyObject **result);
     int (*received)(FlSockOp *self, PyObject *value);
+    void (*ended)(FlSockOp *self);
 } FlSockKind;
 
 typedef enum {
@@ -40,10 +45,10 @@ typedef enum {
 } FlSockState;
 
 /* Invariants: args and loop are set until FL_SOCKOP_CLOSED; awaiting is set exactly
- * while suspended, and future with it where the wait is for fd; fd is -1 from the start
- * of an attempt until somebody has asked the socket; exported tells that buffer must be
- * released; direct, that the socket is a plain socket.socket, whose system calls may be
- * made without its methods. */
+ * while suspended, but for a turn only, and future with it where the wait is for fd; fd
+ * is -1 from the start of an attempt until somebody has asked the socket; exported
+ * tells that buffer must be released; direct, that the socket is a plain socket.socket,
+ * whose system calls may be made without its methods. */
 struct FlSockOp {
     PyObject_HEAD
     PyObject *weakrefs;
