@@ -1,6 +1,7 @@
 """The first turn of a run, and what happens between two runs."""
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -264,6 +265,75 @@ def test_what_a_turn_sends_is_heard_of_in_the_next(loop, name):
     turn = {"close": 2, "abort": 2, "pipe_close": 3}.get(name, 1)
     heard = [loop.run_until_complete(once(turns)) for turns in range(0, 70, 3)]
     assert set(heard) == {turn}
+
+
+async def watched(kind, protocol, stack):
+    """A transport of the kind that is about to begin to read, and who fills it."""
+    loop = asyncio.get_running_loop()
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        stack.callback(os.close, writing)
+        fill = functools.partial(os.write, writing, b"data")
+        return fill, loop.connect_read_pipe(protocol, os.fdopen(reading, "rb", 0))
+    kinds = {"unix": socket.SOCK_STREAM, "datagrams": socket.SOCK_DGRAM}
+    ours, theirs = socket.socketpair(type=kinds[kind])
+    stack.callback(theirs.close)
+    fill = functools.partial(theirs.send, b"data")
+    if kind == "datagrams":
+        return fill, loop.create_datagram_endpoint(protocol, sock=ours)
+    return fill, loop.create_connection(protocol, sock=ours)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "unix", "datagrams"])
+def test_what_is_there_when_reading_begins_is_ahead_of_what_the_next_step_queues(
+    loop, kind
+):
+    """The step of who awaited the transport is ahead of both, however busy the loop."""
+
+    async def once(turns):
+        calls = []
+        with contextlib.ExitStack() as stack:
+            hearer = functools.partial(Hearer, calls)
+            fill, connecting = await watched(kind, hearer, stack)
+            fill()
+            for _ in range(turns):  # for the looks that a loop may leave out
+                await asyncio.sleep(0)
+            transport, _ = await connecting
+            calls.append("made")
+            loop.call_soon(calls.append, "queued")
+            while len(calls) < 3:
+                await asyncio.sleep(0)
+            transport.close()
+            await asyncio.sleep(0)
+        return calls
+
+    for turns in range(0, 70, 3):
+        assert loop.run_until_complete(once(turns)) == ["made", "heard", "queued"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "unix"])
+def test_what_is_there_when_reading_goes_on_is_heard_of_in_the_next_turn(loop, kind):
+    async def once(turns):
+        calls = []
+        with contextlib.ExitStack() as stack:
+            hearer = functools.partial(Hearer, calls)
+            fill, connecting = await watched(kind, hearer, stack)
+            transport, _ = await connecting
+            transport.pause_reading()
+            fill()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            transport.resume_reading()
+            while not calls:
+                loop.call_soon(lambda: None)
+                turns += 1
+                await asyncio.sleep(0)
+            transport.close()
+            await asyncio.sleep(0)
+        return turns
+
+    for turns in range(0, 70, 3):
+        assert loop.run_until_complete(once(turns)) == turns + 2
 
 
 @pytest.mark.parametrize("name", ["pause_reading", "close", "abort"])

@@ -198,7 +198,7 @@ fl_pipe_state(FlPipe *self, uint32_t event)
 {
     if (self->base.flags & FL_TRANSPORT_CLOSED) return "closed";
     if (self->base.loop->closed) return "open";
-    return fl_transport_shown(&self->base) & event ? "polling" : "idle";
+    return fl_shared_peek(&self->base.watcher.events) & event ? "polling" : "idle";
 }
 
 const char *

@@ -117,9 +117,6 @@ fl_transport_start(FlTransport *self, PyObject *waiter)
     handles[2] = fl_loop_make_handle(loop, watch, NULL, 0, self->context);
     if (handles[2] == NULL || fl_loop_check_closed(loop) < 0) goto done;
     rc = transport_push(loop, handles);
-    if (rc == 0 && awaited) {
-        self->flags |= FL_TRANSPORT_AWAITED;
-    }
 done:
     for (size_t i = 0; i < Py_ARRAY_LENGTH(handles); i++) {
         Py_XDECREF((PyObject *)handles[i]);
@@ -136,21 +133,14 @@ fl_transport_connection_made(PyObject *op, PyObject *Py_UNUSED(ignored))
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTransport *self = (FlTransport *)op;
     if (self->flags & FL_TRANSPORT_CLOSED) Py_RETURN_NONE;
-    int rc;
-    /* In asyncio, the step of the task that awaited the connection is ready before the
-     * loop looks what there is to read. So programs set up there what the bytes are
-     * for. That step is in the queue by now: this comes behind it. */
-    if ((self->flags & (FL_TRANSPORT_AWAITED | FL_TRANSPORT_STARTED)) ==
-        FL_TRANSPORT_AWAITED) {
-        rc = transport_call_soon(self, self->loop->st->str__connection_made, NULL);
-        self->flags |= FL_TRANSPORT_STARTED;
+    self->flags |= FL_TRANSPORT_STARTED;
+    if (fl_transport_watch(self) < 0 &&
+        fl_transport_fatal(self, "Fatal error on transport") < 0) {
+        return NULL;
     }
-    else {
-        self->flags =
-            (self->flags | FL_TRANSPORT_STARTED) & ~(unsigned)FL_TRANSPORT_AWAITED;
-        rc = fl_transport_watch(self);
-    }
-    if (rc < 0 && fl_transport_fatal(self, "Fatal error on transport") < 0) return NULL;
+    /* What there is to read comes behind the step of the task that awaited the
+     * connection, which is ready by now, and ahead of what that step queues. */
+    fl_turn_look_soon(self->loop);
     Py_RETURN_NONE;
 }
 
@@ -168,18 +158,6 @@ fl_transport_watch(FlTransport *self)
     if (FL_LIKELY(code == 0)) return 0;
     fl_errors_from_uv(-code);
     return -1;
-}
-
-uint32_t
-fl_transport_shown(FlTransport *self)
-{
-    uint32_t events = fl_shared_peek(&self->watcher.events);
-    unsigned about = FL_TRANSPORT_STARTED | FL_TRANSPORT_AWAITED;
-    unsigned idle = FL_TRANSPORT_CLOSING | FL_TRANSPORT_PAUSED;
-    if ((self->flags & (about | idle)) == about) {
-        events |= EPOLLIN;
-    }
-    return events;
 }
 
 bool
@@ -585,6 +563,7 @@ fl_transport_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
      * it another protocol, as that of start_tls(). */
     self->flags &= ~(unsigned)(FL_TRANSPORT_PAUSED | FL_TRANSPORT_READ_EOF);
     if (fl_transport_watch(self) < 0) return NULL;
+    fl_turn_look_soon(self->loop); /* it may have waited for long */
     if (fl_transport_debug(self, "%r resumes reading") < 0) return NULL;
     Py_RETURN_NONE;
 }

@@ -24,8 +24,7 @@ enum {
     FL_TRANSPORT_BUFFERED = 1 << 7,        /* the protocol is a BufferedProtocol */
     FL_TRANSPORT_OVERDUE = 1 << 8,         /* connection_lost() could not be scheduled:
                                             * the next turn tries, and owns a reference */
-    FL_TRANSPORT_AWAITED = 1 << 9,         /* watches when who awaits it has run */
-    FL_TRANSPORT_READ_EOF = 1 << 10,       /* nothing more will come: no reading */
+    FL_TRANSPORT_READ_EOF = 1 << 9,        /* nothing more will come: no reading */
 };
 
 /* What differs between sockets, pipes and datagrams. */
@@ -82,14 +81,11 @@ int fl_transport_init(FlTransport *self, FlLoop *loop, const FlTransportKind *ki
                       PyObject *context, PyObject *server);
 
 /* Schedules connection_made(), then the waiter (may be NULL or None), then the
- * watching: behind the step of the task that awaits it. 0 or -1. */
+ * watching. 0 or -1. */
 int fl_transport_start(FlTransport *self, PyObject *waiter);
 
 /* Watches for what kind->wanted() says. 0, or -1 with OSError. */
 int fl_transport_watch(FlTransport *self);
-
-/* The events that repr() shows: those that are watched, or are about to be. */
-uint32_t fl_transport_shown(FlTransport *self);
 
 /* Around a protocol's callbacks: enters the connection's own context. False if that is
  * entered already (a nested loop): then there is nothing to leave. */

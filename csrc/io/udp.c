@@ -374,7 +374,7 @@ udp_repr(PyObject *op)
         shown = PyUnicode_FromFormat("<%U%s fd=%d>", name, state, base->watcher.fd);
     }
     else {
-        uint32_t events = fl_transport_shown(base);
+        uint32_t events = fl_shared_peek(&base->watcher.events);
         shown = PyUnicode_FromFormat(
             "<%U%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state,
             base->watcher.fd, events & EPOLLIN ? "polling" : "idle",
