@@ -150,6 +150,39 @@ def test_ctrl_c_twice(run_script):
     assert result.stderr == ""
 
 
+def test_ctrl_c_ahead_of_an_event(run_script):
+    """No line of Python runs between the signal and what the event leads to."""
+    result = run_script(
+        """
+        import ctypes, os, signal, socket
+        class Protocol(asyncio.Protocol):
+            def pause_writing(self):
+                print("paused", flush=True)
+        async def main():
+            loop = asyncio.get_running_loop()
+            ours, peer = socket.socketpair()
+            peer.setblocking(False)
+            transport, _ = await loop.create_connection(Protocol, sock=ours)
+            transport.set_write_buffer_limits(0)
+            transport.write(bytes(1_000_000))
+            transport.write(bytes(100_000))
+            while transport.get_write_buffer_size() > 100_000:
+                peer.recv(1 << 20)
+                await asyncio.sleep(0.01)
+            assert transport.get_write_buffer_size() > 0
+            peer.recv(1 << 20)
+            loop.call_soon(ctypes.CDLL(None).kill, os.getpid(), int(signal.SIGINT))
+            await asyncio.sleep(1)
+        loop = new_event_loop()
+        try:
+            loop.run_until_complete(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert result.stdout == "paused\ninterrupted\n"
+
+
 def test_ctrl_c_with_a_handler_of_the_loop(run_script):
     result = run_script(
         """

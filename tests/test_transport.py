@@ -372,3 +372,45 @@ def test_one_that_cannot_be_started_is_told_to_nobody(loop, run, monkeypatch, ma
 
     loop.set_debug(True)
     run(main())
+
+
+@pytest.mark.parametrize("exc", ["KeyboardInterrupt", "SystemExit", "OSError"])
+@pytest.mark.parametrize("where", ["close", "detach"])
+def test_what_is_raised_behind_the_loss_goes_on(run_script, where, exc):
+    """As by a signal there: Ctrl-C in the middle of a busy server's work."""
+    result = run_script(
+        f"""
+        import socket
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda loop, seen: print("seen", seen["exception"]))
+        class Socket(socket.socket):
+            def close(self):
+                super().close()
+                if {where!r} == "close":
+                    raise {exc}("out")
+        def detach(*args):
+            raise {exc}("out")
+        async def main():
+            if {where!r} == "detach":
+                class Protocol(asyncio.Protocol):
+                    def connection_made(self, transport):
+                        transport.close()
+                server = await loop.create_server(Protocol, "127.0.0.1", 0)
+                server._detach = detach
+                peer = socket.create_connection(server.sockets[0].getsockname())
+            else:
+                ours, peer = socket.socketpair()
+                sock = Socket(fileno=ours.detach())
+                transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+                transport.close()
+            await asyncio.sleep(0.1)
+        try:
+            loop.run_until_complete(main())
+        except BaseException as raised:
+            print("out of the loop", repr(raised))
+        """
+    )
+    if exc == "OSError":
+        assert result.stdout == "seen out\n"
+    else:
+        assert result.stdout == f"out of the loop {exc}('out')\n"

@@ -65,7 +65,10 @@ fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch,
 int
 fl_context_enter_copy(PyObject **context)
 {
-    PyErr_Clear(); /* that the context is entered already */
+    /* That the context is entered already; or what a signal's handler raised as the
+     * text of that was made. */
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) return -1;
+    PyErr_Clear();
     PyObject *copy = PyContext_Copy(*context);
     if (copy == NULL) return -1;
     Py_SETREF(*context, copy);

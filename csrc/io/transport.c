@@ -163,6 +163,9 @@ fl_transport_watch(FlTransport *self)
 bool
 fl_transport_enter(FlTransport *self)
 {
+    /* Ahead of the error: its text is made with code that looks for signals, and what a
+     * handler of one raises would end here. */
+    if (PyThreadState_Get()->context == self->context) return false;
     if (FL_LIKELY(PyContext_Enter(self->context) == 0)) return true;
     PyErr_Clear();
     return false;
@@ -385,10 +388,12 @@ transport_close_sock(FlState *st, PyObject *sock)
     return PyObject_CallMethodNoArgs(sock, st->str_close);
 }
 
-void
-fl_transport_release(FlTransport *self)
+/* Closes the descriptor through its owner. What that raised, a new reference, or NULL.
+ */
+static PyObject *
+transport_release(FlTransport *self)
 {
-    if (self->flags & FL_TRANSPORT_CLOSED) return;
+    if (self->flags & FL_TRANSPORT_CLOSED) return NULL;
     if (self->kind->release != NULL) {
         self->kind->release(self);
     }
@@ -404,17 +409,32 @@ fl_transport_release(FlTransport *self)
     self->traffic->closed++;
     if (sock == NULL) {
         close(fd);
-        return;
+        return NULL;
     }
     PyObject *closed = transport_close_sock(self->loop->st, sock);
-    if (closed == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
+    PyObject *raised = closed == NULL ? fl_compat_take_exception() : NULL;
     Py_XDECREF(closed);
     Py_DECREF(sock);
+    return raised;
 }
 
+/* Reports an exception that has no place to go, if there is one; it is spent. */
 static void
+transport_unraisable(FlTransport *self, PyObject *exc)
+{
+    if (exc == NULL) return;
+    fl_compat_set_exception(exc);
+    PyErr_WriteUnraisable((PyObject *)self);
+}
+
+void
+fl_transport_release(FlTransport *self)
+{
+    transport_unraisable(self, transport_release(self));
+}
+
+/* What that raised, a new reference, or NULL. */
+static PyObject *
 transport_detach(FlTransport *self)
 {
     PyObject *server;
@@ -422,18 +442,17 @@ transport_detach(FlTransport *self)
     server = self->server;
     self->server = NULL;
     FL_END_CRITICAL();
-    if (server == NULL) return;
+    if (server == NULL) return NULL;
 #if FL_SERVER_ATTACH_TRANSPORT
     PyObject *result = PyObject_CallMethodOneArg(server, self->loop->st->str__detach,
                                                  (PyObject *)self);
 #else
     PyObject *result = PyObject_CallMethodNoArgs(server, self->loop->st->str__detach);
 #endif
-    if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
+    PyObject *raised = result == NULL ? fl_compat_take_exception() : NULL;
     Py_XDECREF(result);
     Py_DECREF(server);
+    return raised;
 }
 
 PyObject *
@@ -473,6 +492,18 @@ fl_transport_call_there(PyObject *op, const char *name)
     Py_RETURN_NONE;
 }
 
+/* Which of two exceptions goes on: the first, unless only the other has to leave the
+ * loop. The one that does not is reported. Either may be NULL; takes both over. */
+static PyObject *
+transport_choose(FlTransport *self, PyObject *first, PyObject *second)
+{
+    if (first == NULL || second == NULL) return first != NULL ? first : second;
+    bool is_second = PyErr_GivenExceptionMatches(first, PyExc_Exception) &&
+                     !PyErr_GivenExceptionMatches(second, PyExc_Exception);
+    transport_unraisable(self, is_second ? first : second);
+    return is_second ? second : first;
+}
+
 PyObject *
 fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 {
@@ -485,14 +516,13 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
     PyObject *raised = result == NULL ? fl_compat_take_exception() : NULL;
     Py_XDECREF(result);
 
-    fl_transport_release(self);
+    raised = transport_choose(self, raised, transport_release(self));
     fl_turn_look_soon(self->loop); /* a peer in this process may hear of it */
     fl_transport_put_protocol(self, NULL);
-    transport_detach(self);
+    raised = transport_choose(self, raised, transport_detach(self));
     int rc = self->kind->lost != NULL ? self->kind->lost(self, exc) : 0;
     if (rc < 0) {
-        Py_XDECREF(raised);
-        raised = fl_compat_take_exception();
+        raised = transport_choose(self, raised, fl_compat_take_exception());
     }
     Py_DECREF(protocol); /* its end may open a file that gets the descriptor's number */
     if (raised != NULL) {
@@ -681,7 +711,7 @@ fl_transport_abandon(FlTransport *self)
     self->traffic->closed++;
     fl_shared_put(&self->conn_lost, self->conn_lost + 1);
     Py_XDECREF(fl_transport_take_sock(self));
-    transport_detach(self);
+    transport_unraisable(self, transport_detach(self));
     fl_compat_set_exception(raised);
 }
 
