@@ -183,6 +183,39 @@ def test_ctrl_c_ahead_of_an_event(run_script):
     assert result.stdout == "paused\ninterrupted\n"
 
 
+def test_ctrl_c_between_callbacks(run_script):
+    """It comes out of the loop, not out of a callback that is next: that one runs later."""
+    result = run_script(
+        """
+        import ctypes, functools, os, signal, socket
+        kill = functools.partial(ctypes.CDLL(None).kill, os.getpid(), int(signal.SIGINT))
+        class Protocol(asyncio.Protocol):
+            "Has a dictionary."
+        async def main():
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            future.add_done_callback(lambda _: print("called"))
+            for function in future.set_result, kill:
+                ours, peer = socket.socketpair()
+                protocol = Protocol()
+                protocol.data_received = function
+                await loop.create_connection(lambda: protocol, sock=ours)
+                peers.append(peer)
+            for peer in peers:
+                peer.send(b"data")
+            await asyncio.sleep(1)
+        peers = []
+        loop = new_event_loop()
+        try:
+            loop.run_until_complete(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        loop.run_until_complete(asyncio.sleep(0.01))
+        """
+    )
+    assert sorted(result.stdout.split()) == ["called", "interrupted"]
+
+
 def test_ctrl_c_with_a_handler_of_the_loop(run_script):
     result = run_script(
         """

@@ -440,6 +440,9 @@ fl_turn_take(FlLoop *self, int64_t limit)
     int rc = turn_has_work(self) ? turn_look(self, &recent) : turn_wait(self, limit);
     if (rc < 0) return -1;
     if ((batch_first ? turn_queue(self) : turn_dispatch(self)) < 0) return -1;
+    /* What a signal raises is better raised here than in the first line of a callback,
+     * which would be lost with all that waits for it. */
+    if (!recent && FL_UNLIKELY(PyErr_CheckSignals() < 0)) return -1;
     if (fl_wakeup_has_work(&self->wakeup) && fl_wakeup_drain(self) < 0) return -1;
     size_t ahead = fl_ring_len(&self->ready);
     if (turn_timer_may_be_due(self, recent)) {
