@@ -336,6 +336,50 @@ def test_what_is_there_when_reading_goes_on_is_heard_of_in_the_next_turn(loop, k
         assert loop.run_until_complete(once(turns)) == turns + 2
 
 
+class Ended(asyncio.Protocol):
+    """Notes how many turns it had made when the data came, and when the end did."""
+
+    def __init__(self, turn):
+        self.turn = turn
+        self.data_at = self.end_at = None
+
+    def data_received(self, data):
+        self.data_at = self.turn[0]
+
+    def eof_received(self):
+        self.end_at = self.turn[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "unix"])
+def test_the_end_is_heard_of_in_the_turn_behind_the_data(loop, kind):
+    """However busy the loop is, and however long it was since it looked."""
+
+    async def once(turns):
+        turn = [0]
+
+        def count():
+            turn[0] += 1
+            if protocol.end_at is None:
+                loop.call_soon(count)
+
+        with contextlib.ExitStack() as stack:
+            fill, connecting = await watched(kind, lambda: Ended(turn), stack)
+            transport, protocol = await connecting
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            loop.call_soon(count)
+            fill()
+        while protocol.end_at is None:
+            await asyncio.sleep(0)
+        transport.close()
+        await asyncio.sleep(0)
+        return protocol.end_at - protocol.data_at
+
+    for turns in range(0, 70, 3):
+        # A pipe's transport has its protocol called soon.
+        assert loop.run_until_complete(once(turns)) == {"pipe": 2, "unix": 1}[kind]
+
+
 @pytest.mark.parametrize("name", ["pause_reading", "close", "abort"])
 def test_what_is_ready_ends_the_reading_of_what_has_come(loop, pair, name):
     ours, theirs = pair

@@ -3,6 +3,7 @@
  * Owns:   nothing beside what pipe.c does.
  * Thread: the loop's own. */
 #include "io/readpipe.h"
+#include "core/turn.h"
 #include "base/errors.h"
 #include "io/feed.h"
 #include "io/pipe.h"
@@ -172,13 +173,16 @@ readpipe_read(FlReadPipe *self)
 }
 
 static int
-on_readpipe_event(FlWatcher *watcher, uint32_t Py_UNUSED(events))
+on_readpipe_event(FlWatcher *watcher, uint32_t events)
 {
     FlReadPipe *self = (FlReadPipe *)watcher->owner;
     FlTransport *base = &self->pipe.base;
     bool entered = fl_transport_enter(base);
     int rc = readpipe_read(self);
     fl_transport_leave(base, entered);
+    if (events & EPOLLHUP) {
+        fl_turn_look_soon(base->loop); /* the end stands behind the data */
+    }
     if (FL_LIKELY(rc == 0)) return 0;
     return fl_transport_callback_failed(base, base->loop->st->str__read_ready);
 }

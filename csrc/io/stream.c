@@ -522,6 +522,9 @@ on_stream_event(FlWatcher *watcher, uint32_t events)
     int rc = 0;
     if ((events & ~(uint32_t)EPOLLOUT) && (watcher->events & EPOLLIN)) {
         rc = fl_streamread_ready(self, events);
+        if (events & (EPOLLRDHUP | EPOLLHUP)) {
+            fl_turn_look_soon(base->loop); /* the end stands behind the data */
+        }
     }
     if (rc == 0 && (events & ~(uint32_t)EPOLLIN) && self->writing) {
         rc = stream_flush(self);

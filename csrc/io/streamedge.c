@@ -117,7 +117,7 @@ fl_streamedge_settle(FlStream *self, uint32_t events, int rc)
         return rc;
     }
     /* While it waits to write, too, levels it is. */
-    if (rc == 0 && watcher->events == EPOLLIN) {
+    if (rc == 0 && watcher->events == fl_streamedge_wanted(self)) {
         edge_ask_for_edges(self);
     }
     return rc;

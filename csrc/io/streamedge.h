@@ -10,8 +10,8 @@
 static inline uint32_t
 fl_streamedge_wanted(const FlStream *self)
 {
-    uint32_t edges = EPOLLET | EPOLLRDHUP | EPOLLPRI;
-    return (uint32_t)EPOLLIN | (self->edges ? edges : 0);
+    uint32_t edges = EPOLLET | EPOLLPRI;
+    return (uint32_t)(EPOLLIN | EPOLLRDHUP) | (self->edges ? edges : 0);
 }
 
 /* Behind the reading that events, those that were told, have led to: self->emptied says
