@@ -34,8 +34,9 @@ fl_streaminfo_socket(FlStream *self)
     int protocol = 0;
     socklen_t length = sizeof(protocol);
     (void)getsockopt(base->watcher.fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length);
-    sock =
-        fl_addr_new_socket(st, self->family, SOCK_STREAM, protocol, base->watcher.fd);
+    /* Given with the type, the mode of the descriptor needs no system call. */
+    sock = fl_addr_new_socket(st, self->family, SOCK_STREAM | SOCK_NONBLOCK, protocol,
+                              base->watcher.fd);
     if (sock == NULL) return NULL;
     if (base->sock != NULL || (base->flags & FL_TRANSPORT_CLOSED)) {
         /* While it was made: the descriptor is not this one's to close. */
@@ -44,11 +45,6 @@ fl_streaminfo_socket(FlStream *self)
         return base->sock != NULL ? Py_NewRef(base->sock) : stream_closed_socket(self);
     }
     base->sock = Py_NewRef(sock);
-    PyObject *set = PyObject_CallMethodOneArg(sock, st->str_setblocking, Py_False);
-    if (set == NULL) {
-        Py_CLEAR(sock);
-    }
-    Py_XDECREF(set);
     return sock;
 }
 
