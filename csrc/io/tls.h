@@ -52,7 +52,6 @@ typedef struct {
     PyObject *timer;  /* handle of the handshake's or the shutdown's limit */
     PyObject *linger; /* handle of the wait for the peer's closing alert */
     FlBound bound;
-    FlSeries series;
     uint64_t started; /* debug mode: uv_hrtime() of the handshake's start */
     size_t read_high;
     size_t read_low;

@@ -8,10 +8,9 @@
 #include "io/flow.h"
 
 enum {
-    TLS_SMALL_WRITE = FL_SERIES_LARGE, /* below, writes wait for the end of the turn */
-    TLS_VECTORS = 32,                  /* small writes that become one record */
-    TLS_BATCH = 16 * 16 * 1024,        /* encrypted before it is sent */
-    TLS_SERIES = 512 * 1024,           /* of large writes in a row, when encrypted */
+    TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
+    TLS_VECTORS = 32,            /* small writes that become one record */
+    TLS_BATCH = 16 * 16 * 1024,  /* encrypted before it is sent: see architecture.md */
 };
 
 static FlState *
@@ -98,28 +97,6 @@ fl_tlswrite_send(FlTls *self)
     return tls_hand_down(self) < 0 ? -1 : tls_send(self);
 }
 
-/* The same for what may be one of a series. began is when it was encrypted first: that
- * takes longer than the pause that ends a series. */
-static int
-tls_send_series(FlTls *self, uint64_t began)
-{
-    FlStream *stream = self->stream;
-    if (stream == NULL) return 0;
-    size_t size = stream->out.size;
-    FlLoop *loop = self->base.loop;
-    if (stream->writing || size < TLS_SMALL_WRITE || loop->thread == 0) {
-        return tls_send(self);
-    }
-    if (size < TLS_SERIES &&
-        fl_series_goes_on(&self->series, loop, self->base.high_water, began)) {
-        fl_turn_flush_later(loop, &stream->flush);
-        return 0;
-    }
-    int rc = tls_send(self);
-    fl_series_sent(&self->series, loop);
-    return rc;
-}
-
 int
 fl_tls_flush(FlTls *self)
 {
@@ -127,7 +104,6 @@ fl_tls_flush(FlTls *self)
         fl_turn_flush_later(self->base.loop, &self->flush);
         return 0;
     }
-    uint64_t began = self->out.size < TLS_SMALL_WRITE ? 0 : uv_hrtime();
     size_t batch = 0;
     FlTlsResult rc = FL_TLS_DONE;
     while (self->out.size > 0 && !self->below_full && rc == FL_TLS_DONE &&
@@ -139,11 +115,11 @@ fl_tls_flush(FlTls *self)
         batch += (size_t)size;
         if (batch >= TLS_BATCH) {
             batch = 0;
-            if (tls_send_series(self, began) < 0) return -1;
+            if (tls_send(self) < 0) return -1;
         }
     }
     if (batch == 0 && tls_hand_down(self) < 0) goto error;
-    if (tls_send_series(self, began) < 0) return -1;
+    if (tls_send(self) < 0) return -1;
     return fl_tls_control_writing(self);
 
 error:
@@ -155,7 +131,6 @@ error:
 static Py_ssize_t
 tls_write_through(FlTls *self, const char *data, size_t size)
 {
-    uint64_t began = uv_hrtime();
     size_t done = 0, batch = 0;
     while (done < size && !self->below_full && !self->busy && self->out.size == 0 &&
            self->state == FL_TLS_WRAPPED) {
@@ -175,11 +150,11 @@ tls_write_through(FlTls *self, const char *data, size_t size)
         batch += (size_t)down;
         if (batch >= TLS_BATCH) {
             batch = 0;
-            if (tls_send_series(self, began) < 0) return -1;
+            if (tls_send(self) < 0) return -1;
         }
         if (rc == FL_TLS_AGAIN) break;
     }
-    return tls_send_series(self, began) < 0 ? -1 : (Py_ssize_t)done;
+    return tls_send(self) < 0 ? -1 : (Py_ssize_t)done;
 }
 
 /* -- the program's protocol -------------------------------------------------------- */
