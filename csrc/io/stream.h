@@ -1,14 +1,13 @@
 /* stream.h - transports over connected stream sockets, TCP and Unix.
  *
- * Promises: small writes leave as one system call at the end of the turn, large ones at
- * once, but for those that follow another at once, which leave together; bytes objects
- * are never copied; what asyncio would have sent before close(), abort() or write_eof()
- * is sent before them here, too. */
+ * Promises: the descriptor is watched for what the transport waits for, and for nothing
+ * else; what asyncio would have sent before close() or abort() is sent before them
+ * here, too. What is written leaves as streamwrite.h says, what is read comes as
+ * streamread.h does. */
 #ifndef FL_STREAM_H
 #define FL_STREAM_H
 #include "base/buffers.h"
 #include "io/bound.h"
-#include "io/series.h"
 
 /* A protocol of our own that takes bytes without a call into Python. */
 typedef struct {
@@ -31,7 +30,8 @@ typedef struct {
     PyObject *local;        /* the socket's own address, where known without asking */
     PyObject *empty_waiter; /* sendfile waits for an empty queue */
     Py_ssize_t predicted;   /* how much the next read is likely to bring */
-    FlSeries series;
+    uint64_t large_turn;    /* of the large write that was sent last */
+    uint64_t large_at;      /* uv_hrtime() behind it */
     int family;
     int16_t calm;  /* reads in a row that emptied the socket: see streamedge.c */
     uint8_t flood; /* large reads since the last write, up to a few */
@@ -54,17 +54,9 @@ FlStream *fl_stream_accepted(FlLoop *loop, int fd, PyObject *sock, int family,
                              const FlAddress *peer, PyObject *local, PyObject *protocol,
                              PyObject *context, PyObject *server);
 
-/* Queues a bytes object, unless the connection is lost; fl_stream_flush() sends what
- * was queued. 0 or -1. */
-int fl_stream_queue(FlStream *self, PyObject *data);
-int fl_stream_flush(FlStream *self);
-
 /* Ends the connection at once; what waits for the end of the turn is sent first. 0 or
  * -1. */
 int fl_stream_abort(FlStream *self, PyObject *exc);
-
-/* Everything has left: whoever waited for that has a turn. 0 or -1. */
-int fl_stream_drained(FlStream *self);
 
 int fl_stream_register(PyObject *module, FlState *st);
 

@@ -8,6 +8,7 @@
 #include "io/streamlend.h"
 #include "core/tasks.h"
 #include "io/reader.h"
+#include "io/streamwrite.h"
 
 static void
 streamlend_take_back(FlStream *self)
@@ -28,13 +29,13 @@ fl_streamlend_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
-    if (self->flush.queued && fl_stream_flush(self) < 0) return NULL;
+    if (self->flush.queued && fl_streamwrite_flush(self) < 0) return NULL;
     PyObject *waiter = fl_tasks_new_future(self->base.loop);
     if (waiter == NULL) return NULL;
     self->empty_waiter = Py_NewRef(waiter);
     /* Lent: add_writer() may have the descriptor until the waiter is reset. */
     fl_poll_disown(&self->base.loop->poll, self->base.watcher.fd, op);
-    if (self->out.size == 0 && fl_stream_drained(self) < 0) {
+    if (self->out.size == 0 && fl_streamwrite_drained(self) < 0) {
         Py_CLEAR(waiter);
         streamlend_take_back(self);
     }

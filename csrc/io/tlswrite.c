@@ -6,6 +6,7 @@
 #include "base/errors.h"
 #include "core/turn.h"
 #include "io/flow.h"
+#include "io/streamwrite.h"
 
 enum {
     TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
@@ -71,7 +72,7 @@ tls_hand_down(FlTls *self)
     Py_ssize_t size = PyBytes_GET_SIZE(data);
     int rc = 0;
     if (size > 0 && self->stream != NULL) {
-        rc = fl_stream_queue(self->stream, data);
+        rc = fl_streamwrite_queue(self->stream, data);
     }
     else if (size > 0) {
         rc = fl_tls_below_call(self, tls_state(self)->str_write, data);
@@ -86,7 +87,7 @@ tls_send(FlTls *self)
 {
     if (self->stream == NULL) return 0;
     FlStream *stream = (FlStream *)Py_NewRef((PyObject *)self->stream);
-    int rc = fl_stream_flush(stream);
+    int rc = fl_streamwrite_send(stream);
     Py_DECREF((PyObject *)stream);
     return rc;
 }
