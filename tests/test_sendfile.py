@@ -348,6 +348,26 @@ def test_transport_lost_meanwhile(loop, run, file, content, odd):
     run(main())
 
 
+@pytest.mark.parametrize("after", range(8))
+def test_aborted_as_the_last_bytes_leave(loop, run, file, after):
+    # The event that ends the sendfile() and the end of the transport are of one turn.
+    if is_stock(loop):
+        pytest.skip("asyncio reports InvalidStateError")
+    errors = capture(loop)
+
+    async def main():
+        async with raw_pair() as (protocol, _):
+            task = asyncio.create_task(loop.sendfile(protocol.transport, file, 0, 1))
+            await turns(after)
+            protocol.transport.abort()
+            await asyncio.wait([task], timeout=10)
+            assert task.done()
+            assert task.exception() or task.result() == 1
+
+    run(main())
+    assert not errors
+
+
 def test_cancelled_sendfile_of_a_transport(loop, run, file, content):
     async def main():
         async with raw_pair() as (protocol, peer):

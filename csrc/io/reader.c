@@ -278,6 +278,16 @@ reader_wake(FlReader *self, PyObject *future)
                                  future, NULL, NULL);
 }
 
+/* Whether the handle runs anyway: an event has been told of it. */
+static bool
+reader_is_ready(const FlLoop *loop, const PyObject *handle)
+{
+    for (size_t i = fl_ring_len(&loop->ready); i-- > 0;) {
+        if (fl_ring_at(&loop->ready, i) == (const void *)handle) return true;
+    }
+    return false;
+}
+
 void
 fl_reader_expire(FlLoop *loop, int fd)
 {
@@ -287,8 +297,13 @@ fl_reader_expire(FlLoop *loop, int fd)
     for (int side = 0; side < 2; side++) {
         PyObject *target = reader_take(self, side);
         if (target == NULL) continue;
-        int rc = fl_handle_is(loop->st, target) ? fl_loop_push(loop, (FlHandle *)target)
-                                                : reader_wake(self, target);
+        int rc = 0;
+        if (!fl_handle_is(loop->st, target)) {
+            rc = reader_wake(self, target);
+        }
+        else if (!reader_is_ready(loop, target)) {
+            rc = fl_loop_push(loop, (FlHandle *)target);
+        }
         if (rc < 0) {
             PyErr_WriteUnraisable(target);
         }
