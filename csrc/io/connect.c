@@ -8,6 +8,7 @@
  * object and enums of its family and type: most of what a connection costs, and nothing
  * that a literal has need of. */
 #include "io/connect.h"
+#include "base/stock.h"
 #include "core/tasks.h"
 #include "io/peers.h"
 #include "io/sockop.h"
@@ -24,20 +25,6 @@ enum { LITERAL_START, LITERAL_TURN, LITERAL_CHECK, LITERAL_WAITED, LITERAL_MADE 
 /* Its arguments: the factory, then the protocol; the address; and, where there is one,
  * who has the descriptor: a socket, then the transport. */
 enum { LITERAL_PROTOCOL, LITERAL_ADDRESS, LITERAL_OWNER };
-
-bool
-fl_connect_is_own(FlLoop *loop, PyObject *name, PyObject *function)
-{
-    PyObject *method = PyObject_GetAttr((PyObject *)loop, name);
-    if (method == NULL) {
-        PyErr_Clear();
-        return false;
-    }
-    bool own = PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function &&
-               PyMethod_GET_SELF(method) == (PyObject *)loop;
-    Py_DECREF(method);
-    return own;
-}
 
 /* Whether base_events.socket.socket is the class that everybody else has, too. */
 static bool
@@ -100,26 +87,14 @@ connect_steps(FlState *st, PyObject *names[CONNECT_STEPS])
 static bool
 connect_is_stock_class(FlState *st, PyTypeObject *type, PyObject *last_step)
 {
-    unsigned int version = type->tp_version_tag;
-    if (FL_HAVE_GIL && FL_LIKELY(version != 0 && version == st->connect_version)) {
-        return true;
-    }
+    if (FL_LIKELY(fl_stock_is_version(type, st->connect_version))) return true;
     PyObject *names[CONNECT_STEPS];
-    PyObject *originals[] = {st->ensure_resolved, st->connect_sock, last_step};
-    const int written = sizeof(originals) / sizeof(originals[0]);
+    PyObject *originals[CONNECT_STEPS] = {st->ensure_resolved, st->connect_sock,
+                                          last_step}; /* the others are native */
     connect_steps(st, names);
-    bool same = type->tp_getattro == PyObject_GenericGetAttr;
-    for (int i = 0; i < CONNECT_STEPS && same; i++) {
-        PyObject *step = PyObject_GetAttr((PyObject *)type, names[i]);
-        same = i < written ? step == originals[i]
-                           : step != NULL && Py_IS_TYPE(step, &PyMethodDescr_Type);
-        Py_XDECREF(step);
-    }
-    PyErr_Clear();
-    if (FL_HAVE_GIL && same) {
-        st->connect_version = type->tp_version_tag;
-    }
-    return same;
+    return type->tp_getattro == PyObject_GenericGetAttr &&
+           fl_stock_look_up(type, names, originals, CONNECT_STEPS,
+                            &st->connect_version);
 }
 
 /* Whether nobody sees the difference if asyncio's way is not taken. */
@@ -134,11 +109,7 @@ connect_is_stock(FlLoop *loop, PyObject *last_step)
     PyObject *names[CONNECT_STEPS];
     connect_steps(st, names);
     PyObject *dict = PyObject_GenericGetDict((PyObject *)loop, NULL);
-    bool stock = dict != NULL;
-    for (int i = 0; i < CONNECT_STEPS && stock; i++) {
-        int has = PyDict_Contains(dict, names[i]);
-        stock = has == 0;
-    }
+    bool stock = dict != NULL && fl_stock_dict(dict, names, CONNECT_STEPS);
     Py_XDECREF(dict);
     PyErr_Clear();
     return stock;

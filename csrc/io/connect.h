@@ -9,9 +9,6 @@
  */
 bool fl_connect_is_native(FlState *st);
 
-/* Whether the loop's method of that name is still asyncio's own function. */
-bool fl_connect_is_own(FlLoop *loop, PyObject *name, PyObject *function);
-
 int fl_connect_register(PyObject *module, FlState *st);
 
 #endif

@@ -3,22 +3,9 @@
  * Owns:   nothing: all that it changes is the reader's.
  * Thread: the loop's own. */
 #include "io/feed.h"
+#include "base/stock.h"
 #include "io/reads.h"
 #include <string.h>
-
-/* Whether an attribute is a bound method of just this function. */
-static bool
-feed_is_bound(PyObject *op, PyObject *name, PyObject *function)
-{
-    PyObject *method = PyObject_GetAttr(op, name);
-    if (FL_UNLIKELY(method == NULL)) {
-        PyErr_Clear();
-        return false;
-    }
-    bool is_bound = PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
-    Py_DECREF(method);
-    return is_bound;
-}
 
 bool
 fl_feed_is_meant(FlState *st, PyObject *protocol, PyObject *data_received)
@@ -55,9 +42,9 @@ feed_is_plain(FlFeed *self)
     self->dict = fl_reads_dict(st, self->reader);
     if (FL_LIKELY(self->dict != NULL)) return true;
     return Py_IS_TYPE(self->reader, (PyTypeObject *)st->stream_reader) &&
-           feed_is_bound(self->reader, st->str_feed_data, st->feed_data_function) &&
-           feed_is_bound(self->reader, st->str__wakeup_waiter,
-                         st->wakeup_waiter_function);
+           fl_stock_method(self->reader, st->str_feed_data, st->feed_data_function) &&
+           fl_stock_method(self->reader, st->str__wakeup_waiter,
+                           st->wakeup_waiter_function);
 }
 
 /* The protocol's reader: a new reference, or NULL without an exception. */
@@ -237,11 +224,11 @@ fl_feed_register(PyObject *Py_UNUSED(module), FlState *st)
         return 0;
     }
     PyObject *protocol = st->stream_reader_protocol;
-    PyObject *receive = fl_reads_original(protocol, st->str_data_received, file);
+    PyObject *receive = fl_stock_function(protocol, st->str_data_received, file);
     st->feed_data_function =
-        fl_reads_original(st->stream_reader, st->str_feed_data, file);
+        fl_stock_function(st->stream_reader, st->str_feed_data, file);
     st->wakeup_waiter_function =
-        fl_reads_original(st->stream_reader, st->str__wakeup_waiter, file);
+        fl_stock_function(st->stream_reader, st->str__wakeup_waiter, file);
     st->stream_reader_property = PyObject_GetAttr(protocol, st->str__stream_reader);
     Py_DECREF(file);
     if (st->stream_reader_property == NULL) {

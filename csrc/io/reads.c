@@ -4,6 +4,7 @@
  * Thread: any that holds the GIL; like asyncio's methods they are meant for the loop's.
  */
 #include "io/reads.h"
+#include "base/stock.h"
 #include <string.h>
 
 /* asyncio's methods whose work is done here, and how many there are; of them, those
@@ -23,43 +24,17 @@ reads_names(FlState *st, PyObject *names[READS_METHODS])
     memcpy(names, all, sizeof(all));
 }
 
-PyObject *
-fl_reads_original(PyObject *cls, PyObject *name, PyObject *file)
-{
-    PyObject *function = PyObject_GetAttr(cls, name);
-    if (function == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
-    if (PyFunction_Check(function)) {
-        PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(function);
-        if (PyUnicode_Compare(code->co_filename, file) == 0) return function;
-    }
-    Py_DECREF(function);
-    return NULL;
-}
-
 /* Whether the class has the functions that it had when it was adopted. Its version says
  * so nearly always: it is another one after each change of the class. */
 static bool
 reads_are_asyncios(FlState *st)
 {
     PyTypeObject *type = (PyTypeObject *)st->stream_reader;
-    unsigned int version = type->tp_version_tag;
-    if (FL_LIKELY(version != 0 && version == st->reads_version)) return true;
-    bool same = true;
+    if (FL_LIKELY(fl_stock_is_version(type, st->reads_version))) return true;
     PyObject *names[READS_METHODS];
     reads_names(st, names);
-    for (Py_ssize_t at = 0; at < READS_METHODS && same; at++) {
-        PyObject *now = PyObject_GetAttr(st->stream_reader, names[at]);
-        same = now == PyTuple_GET_ITEM(st->reads_originals, at);
-        Py_XDECREF(now);
-    }
-    if (!same) {
-        PyErr_Clear();
-    }
-    st->reads_version = same ? type->tp_version_tag : 0;
-    return same;
+    return fl_stock_look_up(type, names, PySequence_Fast_ITEMS(st->reads_originals),
+                            READS_METHODS, &st->reads_version);
 }
 
 /* Whether no attribute hides one of asyncio's methods: these would be in the way of
@@ -70,14 +45,7 @@ reads_has_no_own(FlState *st, PyObject *dict)
     if (FL_LIKELY(PyDict_GET_SIZE(dict) == st->reads_attributes)) return true;
     PyObject *names[READS_METHODS];
     reads_names(st, names);
-    for (Py_ssize_t at = 0; at < READS_BY_NAME; at++) {
-        if (PyDict_GetItemWithError(dict, names[at]) != NULL) return false;
-        if (PyErr_Occurred()) {
-            PyErr_Clear();
-            return false;
-        }
-    }
-    return true;
+    return fl_stock_dict(dict, names, READS_BY_NAME);
 }
 
 void
@@ -297,7 +265,7 @@ reads_find_originals(FlState *st)
     PyObject *originals = PyTuple_New(READS_METHODS);
     for (Py_ssize_t at = 0; originals != NULL && at < READS_METHODS; at++) {
         PyObject *function =
-            fl_reads_original(st->stream_reader, names[at], code->co_filename);
+            fl_stock_function(st->stream_reader, names[at], code->co_filename);
         if (function == NULL) {
             Py_CLEAR(originals);
             break;

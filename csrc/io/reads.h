@@ -21,10 +21,6 @@ void fl_reads_adopt(FlState *st, PyObject *reader);
  * exception if it has another one, or if a method of asyncio's was replaced. */
 PyObject *fl_reads_dict(FlState *st, PyObject *reader);
 
-/* The function of a class, if it is the one of asyncio's source file. New reference, or
- * NULL without an exception. */
-PyObject *fl_reads_original(PyObject *cls, PyObject *name, PyObject *file);
-
 int fl_reads_register(PyObject *module, FlState *st);
 
 #endif

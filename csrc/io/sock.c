@@ -3,6 +3,7 @@
  * Owns:   nothing; sockop.c steps the attempts and waits between them.
  * Thread: the loop's own. */
 #include "io/sock.h"
+#include "base/stock.h"
 #include "core/turn.h"
 #include "io/peers.h"
 #include "io/connect.h"
@@ -474,10 +475,6 @@ connect_check(FlSockOp *self, PyObject **result)
                                     : PyObject_CallFunctionObjArgs(PyExc_OSError, value,
                                                                    message, NULL);
     Py_DECREF(value);
-    Py_XDECREF(message);
-    if (exc == NULL) return FL_SOCKOP_FAILED;
-    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    Py_DECREF(exc);
     return sock_would_block() ? FL_SOCKOP_BLOCKED : FL_SOCKOP_FAILED;
 }
 
@@ -513,7 +510,8 @@ connect_directly(FlSockOp *self, PyObject **result)
         (type != SOCK_STREAM && type != SOCK_DGRAM) ||
         (proto != 0 && proto != IPPROTO_TCP && proto != IPPROTO_UDP) ||
         !fl_peers_convert(family, address, &name) || !fl_connect_is_native(st) ||
-        !fl_connect_is_own(self->loop, st->str__ensure_resolved, st->ensure_resolved)) {
+        !fl_stock_method((PyObject *)self->loop, st->str__ensure_resolved,
+                         st->ensure_resolved)) {
         return FL_SOCKOP_BLOCKED;
     }
     /* In this order: a hook is Python code, which may close the socket. */
