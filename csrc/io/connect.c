@@ -64,6 +64,27 @@ fl_connect_is_native(FlState *st)
     return native;
 }
 
+bool
+fl_connect_stands(int fd, FlAddress *peer)
+{
+    peer->length = sizeof(peer->u);
+    return getpeername(fd, &peer->u.any, &peer->length) == 0;
+}
+
+void
+fl_connect_failed(PyObject *error, PyObject *address)
+{
+    PyObject *message = PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *exc = message == NULL ? NULL
+                                    : PyObject_CallFunctionObjArgs(PyExc_OSError, error,
+                                                                   message, NULL);
+    Py_XDECREF(message);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+}
+
 /* What a program may have replaced of create_connection()'s way, in a class of loops or
  * in a loop. */
 enum { CONNECT_STEPS = 6 };
@@ -176,15 +197,10 @@ literal_check(FlSockOp *self)
         return -1;
     }
     if (error == 0) return 0;
-    PyObject *message =
-        PyUnicode_FromFormat("Connect call failed %S", self->args[LITERAL_ADDRESS]);
-    PyObject *exc = message == NULL
-                        ? NULL
-                        : PyObject_CallFunction(PyExc_OSError, "iO", error, message);
-    Py_XDECREF(message);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
+    PyObject *number = PyLong_FromLong(error);
+    if (number != NULL) {
+        fl_connect_failed(number, self->args[LITERAL_ADDRESS]);
+        Py_DECREF(number);
     }
     return -1;
 }
@@ -239,10 +255,8 @@ attempt_literal(FlSockOp *self, PyObject **result)
     if (self->phase == LITERAL_WAITED && literal_check(self) < 0) {
         return FL_SOCKOP_FAILED;
     }
-    /* A peer on this machine has answered by now, mostly before connect() returned.
-     * Whoever has a peer is connected: to find that out costs a fifth of a wait. */
-    FlAddress peer = {.length = sizeof(peer.u)};
-    if (getpeername(self->fd, &peer.u.any, &peer.length) < 0) {
+    FlAddress peer;
+    if (!fl_connect_stands(self->fd, &peer)) {
         if (self->phase == LITERAL_CHECK) {
             self->phase = LITERAL_WAITED;
             return FL_SOCKOP_BLOCKED;

@@ -468,25 +468,20 @@ connect_check(FlSockOp *self, PyObject **result)
         *result = Py_NewRef(Py_None);
         return FL_SOCKOP_DONE;
     }
-    PyObject *message =
-        failed < 0 ? NULL
-                   : PyUnicode_FromFormat("Connect call failed %S", self->args[1]);
-    PyObject *exc = message == NULL ? NULL
-                                    : PyObject_CallFunctionObjArgs(PyExc_OSError, value,
-                                                                   message, NULL);
+    if (failed > 0) {
+        fl_connect_failed(value, self->args[1]);
+    }
     Py_DECREF(value);
     return sock_would_block() ? FL_SOCKOP_BLOCKED : FL_SOCKOP_FAILED;
 }
 
-/* A peer on this machine has answered before connect() returned, which only says that
- * it does not wait for that. Whoever has a peer is connected: to find that out costs a
- * fifth of the wait. False, perhaps with an exception, if there is a need to wait. */
+/* False, perhaps with an exception, if there is a need to wait for the connection. */
 static bool
 connect_is_done(FlSockOp *self)
 {
-    if (!self->direct || sock_refresh_fd(self) < 0) return false;
-    FlAddress peer = {.length = sizeof(peer.u)};
-    return getpeername(self->fd, &peer.u.any, &peer.length) == 0;
+    FlAddress peer;
+    return self->direct && sock_refresh_fd(self) == 0 &&
+           fl_connect_stands(self->fd, &peer);
 }
 
 /* Connects a plain socket to a literal address: what the general way needs two
