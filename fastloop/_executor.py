@@ -94,6 +94,8 @@ def _run_item(item: Any) -> None:
 
 def _hand_over(future: asyncio.Future[Any], raised: bool, result: Any) -> None:
     """Give a result to a future as asyncio does, where that is more than to set it."""
+    if future.done():
+        return  # cancelled: asyncio, too, has nothing to tell it, and no loop to do so
     source: concurrent.futures.Future[Any] = concurrent.futures.Future()
     source.set_running_or_notify_cancel()
     _futures._chain_future(source, future)

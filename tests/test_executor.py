@@ -561,6 +561,29 @@ def test_close_while_a_job_runs(loop_factory, unraisable):
     assert unraisable == []
 
 
+def test_a_cancelled_job_ends_behind_the_loop(loop_factory, caplog):
+    loop = loop_factory()
+    started, release = threading.Event(), threading.Event()
+
+    def job():
+        started.set()
+        release.wait(TIMEOUT)
+
+    async def main():
+        future = loop.run_in_executor(None, job)
+        await asyncio.to_thread(started.wait, TIMEOUT)
+        future.cancel()
+
+    loop.run_until_complete(main())
+    threads = list(loop._default_executor._threads)
+    loop.close()
+    release.set()
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+    assert not caplog.records
+
+
 def test_close_does_not_wait_for_jobs(loop_factory):
     release = threading.Event()
     loop = loop_factory()
