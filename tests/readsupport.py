@@ -1,9 +1,10 @@
 """What the tests of a StreamReader's reads share."""
 
+import asyncio
 import contextlib
 import sys
 
-from iosupport import fed, is_stock, turned_until
+from iosupport import fed, is_stock, turned_until, turns
 
 TIMEOUT = 30
 
@@ -23,12 +24,26 @@ async def there(reader, peer, data):
 
 
 @contextlib.asynccontextmanager
-async def used(**options):
-    """A reader that data has reached before, and the plain socket at the other end."""
+async def holding(data, **options):
+    """A reader that has these data, and the plain socket at the other end."""
     async with fed(**options) as (reader, _, _, peer):
-        await there(reader, peer, b"x")
+        await there(reader, peer, data)
+        yield reader, peer
+
+
+@contextlib.asynccontextmanager
+async def used(**options):
+    """The same, and the data have been read."""
+    async with holding(b"x", **options) as (reader, peer):
         assert await reader.read(1) == b"x"
         yield reader, peer
+
+
+async def begun(reading):
+    """Have a read begin, and wait for data. Return its task."""
+    task = asyncio.ensure_future(reading)
+    await turns()
+    return task
 
 
 def call(reader, name):

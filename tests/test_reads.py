@@ -11,7 +11,7 @@ import weakref
 
 import pytest
 from iosupport import fed, pattern, turned_until, turns
-from readsupport import TIMEOUT, has_own, there, used
+from readsupport import TIMEOUT, begun, has_own, holding, there, used
 
 # What it is
 
@@ -46,8 +46,7 @@ def test_it_is_a_stream_reader(run):
 
 def test_a_read_that_nobody_awaits(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data")
+        async with holding(b"data") as (reader, _):
             with pytest.warns(
                 RuntimeWarning, match=r"coroutine 'StreamReader.read' was never awaited"
             ):
@@ -62,8 +61,7 @@ def test_it_begins_when_it_is_awaited(run):
     """Not when it is called."""
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"one")
+        async with holding(b"one") as (reader, peer):
             reads = [reader.read(10), reader.readexactly(3), reader.readline()]
             assert reader._buffer == b"one"
             assert await reads[0] == b"one"
@@ -78,8 +76,7 @@ def test_nothing_keeps_a_reader(run):
         async with fed() as (reader, protocol, _, peer):
             await there(reader, peer, b"data")
             assert await reader.read(10) == b"data"
-            waiting = asyncio.ensure_future(reader.read(10))
-            await turns()
+            waiting = await begun(reader.read(10))
             waiting.cancel()
             await asyncio.wait([waiting])
             del waiting
@@ -105,8 +102,7 @@ def test_debug_mode_leaves_asyncios_own(run, loop):
     loop.set_debug(True)
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data")
+        async with holding(b"data") as (reader, _):
             assert type(reader) is asyncio.StreamReader
             assert await reader.read(10) == b"data"
 
@@ -129,8 +125,7 @@ def test_only_fastloop_gives_the_class(run, loop):
 
 def test_read(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"0123456789")
+        async with holding(b"0123456789") as (reader, peer):
             assert await reader.read(3) == b"012"
             assert await reader.read(n=1) == b"3"
             assert await reader.read(0) == b""
@@ -153,8 +148,7 @@ def test_read(run):
 
 def test_readexactly(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"0123456789")
+        async with holding(b"0123456789") as (reader, peer):
             assert await reader.readexactly(3) == b"012"
             assert await reader.readexactly(0) == b""
             assert await reader.readexactly(n=7) == b"3456789"
@@ -172,8 +166,7 @@ def test_readexactly(run):
 
 def test_readuntil(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"a\nbb\nc--d-e---f\0")
+        async with holding(b"a\nbb\nc--d-e---f\0") as (reader, peer):
             assert await reader.readuntil() == b"a\n"
             assert await reader.readuntil(b"\n") == b"bb\n"
             assert await reader.readuntil(b"--") == b"c--"
@@ -195,8 +188,7 @@ def test_readuntil(run):
 
 def test_readline(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"one\n\nthree\nfour")
+        async with holding(b"one\n\nthree\nfour") as (reader, peer):
             assert await reader.readline() == b"one\n"
             assert await reader.readline() == b"\n"
             assert [line async for line in until_four(reader, peer)] == [
@@ -234,14 +226,12 @@ def test_readline(run):
 @pytest.mark.parametrize("before", [b"", b"x"])
 def test_it_waits(run, call, pieces, result, before):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"first")
+        async with holding(b"first") as (reader, peer):
             assert await reader.readexactly(5) == b"first"
             if before:
                 await there(reader, peer, before)
                 assert await reader.readexactly(len(before)) == before
-            waiting = asyncio.ensure_future(call(reader))
-            await turns()
+            waiting = await begun(call(reader))
             sent = b""
             for piece in pieces:
                 assert not waiting.done() or sent.startswith(result)
@@ -264,8 +254,7 @@ def test_it_waits(run, call, pieces, result, before):
 
 def test_all_that_comes(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"one ")
+        async with holding(b"one ") as (reader, peer):
             waiting = asyncio.ensure_future(reader.read())
             await turned_until(lambda: not reader._buffer)
             peer.send(b"two ")
@@ -294,17 +283,13 @@ def test_a_long_line_in_small_pieces(run):
 
 def test_fed_by_hand(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"a")
-            assert await reader.read(1) == b"a"
-            waiting = asyncio.ensure_future(reader.readline())
-            await turns()
+        async with used() as (reader, _):
+            waiting = await begun(reader.readline())
             reader.feed_data(b"by ")
             await turns()
             reader.feed_data(b"hand\n")
             assert await waiting == b"by hand\n"
-            waiting = asyncio.ensure_future(reader.readexactly(5))
-            await turns()
+            waiting = await begun(reader.readexactly(5))
             reader.feed_eof()
             with pytest.raises(asyncio.IncompleteReadError):
                 await waiting
@@ -456,8 +441,7 @@ def test_a_pipe(run, loop):
             assert (type(reader) is not asyncio.StreamReader) is has_own(loop)
             os.write(theirs, b"one\ntwo")
             assert await reader.readline() == b"one\n"
-            waiting = asyncio.ensure_future(reader.readexactly(5))
-            await turns()
+            waiting = await begun(reader.readexactly(5))
             os.write(theirs, b"th")
             assert await waiting == b"twoth"
             os.close(theirs)

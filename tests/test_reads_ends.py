@@ -5,7 +5,7 @@ import re
 
 import pytest
 from iosupport import fed, reset, tcp_socketpair, turns
-from readsupport import METHODS, TIMEOUT, call, there, used
+from readsupport import METHODS, TIMEOUT, begun, call, holding, there, used
 
 # By whoever reads
 
@@ -14,8 +14,7 @@ from readsupport import METHODS, TIMEOUT, call, there, used
 def test_two_at_a_time(run, name):
     async def main():
         async with used() as (reader, peer):
-            first = asyncio.ensure_future(call(reader, name))
-            await turns()
+            first = await begun(call(reader, name))
             what = "readuntil" if name == "readline" else name
             with pytest.raises(RuntimeError) as caught:
                 await call(reader, name)
@@ -36,8 +35,7 @@ def test_cancelled(run, name, late):
 
     async def main():
         async with used() as (reader, peer):
-            waiting = asyncio.ensure_future(call(reader, name))
-            await turns()
+            waiting = await begun(call(reader, name))
             assert reader._waiter is not None
             if late:
                 peer.send(b"four\n")
@@ -100,8 +98,7 @@ def test_closed_while_it_waits(run):
 def test_the_end_while_it_waits(run, name):
     async def main():
         async with used() as (reader, peer):
-            waiting = asyncio.ensure_future(call(reader, name))
-            await turns()
+            waiting = await begun(call(reader, name))
             if name != "read":
                 await there(reader, peer, b"part")
                 await turns()
@@ -127,8 +124,7 @@ def test_a_reset(run, name):
         reader, writer = await asyncio.open_connection(sock=ours)
         peer.send(b"x")
         assert await reader.read(1) == b"x"
-        waiting = asyncio.ensure_future(call(reader, name))
-        await turns()
+        waiting = await begun(call(reader, name))
         reset(peer)
         with pytest.raises(ConnectionResetError):
             await waiting
@@ -144,8 +140,7 @@ def test_an_exception_before_the_data_is_read(run):
     """What is buffered is not given out."""
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data\n")
+        async with holding(b"data\n") as (reader, _):
             reader.set_exception(ZeroDivisionError("own"))
             for read in (
                 reader.read(1),
@@ -186,8 +181,7 @@ def test_an_exception_behind_the_data(run, call, data, ends):
     """Before the step that reads: as asyncio's own reader has it."""
 
     async def read(reader):
-        waiting = asyncio.ensure_future(call(reader))
-        await turns()
+        waiting = await begun(call(reader))
         if data:
             reader.feed_data(data)
         if ends:
@@ -202,9 +196,7 @@ def test_an_exception_behind_the_data(run, call, data, ends):
 
     async def main():
         own = asyncio.StreamReader(limit=3)
-        async with fed(limit=3) as (reader, _, _, peer):
-            await there(reader, peer, b"z")
-            assert await reader.read(1) == b"z"
+        async with used(limit=3) as (reader, _):
             assert await read(reader) == await read(own)
 
     run(main())
@@ -215,8 +207,7 @@ def test_an_exception_behind_the_data(run, call, data, ends):
 
 def test_a_line_above_the_limit(run):
     async def main():
-        async with fed(limit=8) as (reader, _, _, peer):
-            await there(reader, peer, b"12345678\n123456789\nx\n")
+        async with holding(b"12345678\n123456789\nx\n", limit=8) as (reader, peer):
             assert await reader.readline() == b"12345678\n"
             with pytest.raises(ValueError, match="chunk is longer than limit"):
                 await reader.readline()
@@ -226,8 +217,7 @@ def test_a_line_above_the_limit(run):
                 await reader.readline()
             assert reader._buffer == b""
             await there(reader, peer, b"12345678")
-            waiting = asyncio.ensure_future(reader.readline())
-            await turns()
+            waiting = await begun(reader.readline())
             assert not waiting.done()
             peer.send(b"9")
             with pytest.raises(ValueError, match="chunk exceed the limit"):
@@ -239,8 +229,7 @@ def test_a_line_above_the_limit(run):
 @pytest.mark.parametrize("separator", [b"-", b"--"])
 def test_a_message_above_the_limit(run, separator):
     async def main():
-        async with fed(limit=8) as (reader, _, _, peer):
-            await there(reader, peer, b"12345678" + separator)
+        async with holding(b"12345678" + separator, limit=8) as (reader, peer):
             assert await reader.readuntil(separator) == b"12345678" + separator
             await there(reader, peer, b"123456789")
             size = len(reader._buffer)
@@ -291,8 +280,7 @@ def test_a_paused_transport_goes_on(run, name):
 
 def test_a_limit_that_changes(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"12345\n" * 4)
+        async with holding(b"12345\n" * 4) as (reader, _):
             for limit in (5, 5.5, 10**30):
                 reader._limit = limit
                 assert await reader.readline() == b"12345\n"
@@ -325,8 +313,7 @@ def test_bad_arguments(run, call):
     """They get what asyncio's own class says, and the data stays."""
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data")
+        async with holding(b"data") as (reader, _):
             own = asyncio.StreamReader(loop=asyncio.get_running_loop())
             own.feed_data(b"data")
             expected = await outcome(call(own))
@@ -339,8 +326,7 @@ def test_bad_arguments(run, call):
 
 def test_missing_arguments(run):
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data")
+        async with holding(b"data") as (reader, _):
             for args in ((), (1, 2)):
                 with pytest.raises(TypeError, match=r"StreamReader.readexactly\(\)"):
                     await reader.readexactly(*args)

@@ -6,7 +6,7 @@ import os
 import pytest
 from conftest import run_python
 from iosupport import fed, turns
-from readsupport import there, used
+from readsupport import begun, holding, there, used
 
 # Methods
 
@@ -31,8 +31,7 @@ def test_replaced_methods(run, monkeypatch, name, on_class):
                 setattr(reader, name, own.__get__(reader))
             args = {"readline": (), "readuntil": (b"\n",)}.get(name, (5,))
             method = getattr(reader, "read" if name == "_wait_for_data" else name)
-            waiting = asyncio.ensure_future(method(*args))
-            await turns()
+            waiting = await begun(method(*args))
             peer.send(b"four\n")
             assert await waiting == b"four\n"
             assert calls == [("read",) if name == "_wait_for_data" else args]
@@ -54,8 +53,7 @@ def test_readline_reads_until(run, monkeypatch, on_class):
         return b"own" + separator
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"line\n")
+        async with holding(b"line\n") as (reader, _):
             if on_class:
                 monkeypatch.setattr(asyncio.StreamReader, "readuntil", own)
             else:
@@ -69,8 +67,7 @@ def test_resumes_by_the_readers_own_method(run):
     calls = []
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"1234")
+        async with holding(b"1234") as (reader, _):
             original = reader._maybe_resume_transport
             reader._maybe_resume_transport = lambda: calls.append(len(reader._buffer))
             assert await reader.read(1) == b"1"
@@ -86,8 +83,7 @@ def test_asyncios_methods_by_name(run):
     """Called on the class, with the reader as their first argument."""
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"one\ntwothree")
+        async with holding(b"one\ntwothree") as (reader, _):
             assert await asyncio.StreamReader.readline(reader) == b"one\n"
             assert await asyncio.StreamReader.readexactly(reader, 3) == b"two"
             assert await asyncio.StreamReader.read(reader, 9) == b"three"
@@ -139,8 +135,7 @@ def test_attributes_of_the_programs_own(run):
             assert await reader.readline() == b"one\n"
             reader.other = 1
             assert await reader.readline() == b"two\n"
-            waiting = asyncio.ensure_future(reader.readline())
-            await turns()
+            waiting = await begun(reader.readline())
             peer.send(b"three\n")
             assert await waiting == b"three\n"
             assert (reader.name, reader.other) == ("own", 1)
@@ -172,8 +167,7 @@ def test_another_buffer(run):
         pass
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data")
+        async with holding(b"data") as (reader, _):
             reader._buffer = Own(b"own\nthing")
             assert await reader.readline() == b"own\n"
             assert await reader.readexactly(2) == b"th"
@@ -188,8 +182,7 @@ def test_a_buffer_that_is_held(run):
     """Reading cannot take out of it; what it has stays."""
 
     async def main():
-        async with fed() as (reader, _, _, peer):
-            await there(reader, peer, b"data\nmore")
+        async with holding(b"data\nmore") as (reader, _):
             with memoryview(reader._buffer):
                 for read in (reader.read(2), reader.readexactly(2), reader.readline()):
                     with pytest.raises(BufferError):
