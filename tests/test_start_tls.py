@@ -26,26 +26,63 @@ def tls():
     return Certificates()
 
 
+async def upgrade(loop, tls, client, server):
+    """start_tls() at both ends of a connection."""
+    client.transport, server.transport = await asyncio.gather(
+        loop.start_tls(
+            client.transport, client, tls.client, server_hostname="localhost"
+        ),
+        loop.start_tls(server.transport, server, tls.server, server_side=True),
+    )
+
+
+async def ask_encrypted(tls, reader, writer, hello, question):
+    """Say hello in the clear, ask a question over TLS, and hear an answer to each."""
+    writer.write(hello)
+    assert await reader.readline() == b"OK\n"
+    await writer.start_tls(tls.client, server_hostname="localhost")
+    writer.write(question)
+    assert await reader.readline() == question.upper()
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+
+
+async def answer(reader, writer):
+    """Answer a question, and hang up."""
+    writer.write((await reader.readline()).upper())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+def upgraded_answer(tls):
+    """The handler of a server that begins TLS when it is asked to."""
+
+    async def handle(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"OK\n")
+        await writer.start_tls(tls.server)
+        await answer(reader, writer)
+
+    return handle
+
+
 @pytest.mark.parametrize("factory", [Recorder, Buffered])
 def test_start_tls(loop, run, tls, factory):
     data = pattern(1_000_000)
 
     async def main():
         a, b = socket.socketpair()
-        transport_a, server = await loop.create_connection(factory, sock=a)
-        transport_b, client = await loop.create_connection(factory, sock=b)
-        transport_b.write(b"plain question")
+        _, server = await loop.create_connection(factory, sock=a)
+        _, client = await loop.create_connection(factory, sock=b)
+        client.transport.write(b"plain question")
         await server.received(14)
-        transport_a.write(b"plain answer")
+        server.transport.write(b"plain answer")
         await client.received(12)
         server.data.clear()
         client.data.clear()
-        server.transport, client.transport = await asyncio.gather(
-            loop.start_tls(transport_a, server, tls.server, server_side=True),
-            loop.start_tls(
-                transport_b, client, tls.client, server_hostname="localhost"
-            ),
-        )
+        await upgrade(loop, tls, client, server)
         assert client.transport.get_extra_info("ssl_object") is not None
         assert client.transport.get_extra_info("sslcontext") is tls.client
         assert client.transport.get_protocol() is client
@@ -64,29 +101,14 @@ def test_start_tls(loop, run, tls, factory):
 
 
 def test_start_tls_of_streams(loop, run, tls):
-    async def handle(reader, writer):
-        assert await reader.readline() == b"STARTTLS\n"
-        writer.write(b"OK\n")
-        await writer.drain()
-        await writer.start_tls(tls.server)
-        writer.write((await reader.readline()).upper())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
     async def main():
-        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(
+            upgraded_answer(tls), "127.0.0.1", 0
+        ) as server:
             reader, writer = await asyncio.open_connection(
                 *server.sockets[0].getsockname()
             )
-            writer.write(b"STARTTLS\n")
-            assert await reader.readline() == b"OK\n"
-            await writer.start_tls(tls.client, server_hostname="localhost")
-            writer.write(b"secret\n")
-            assert await reader.readline() == b"SECRET\n"
-            assert await reader.read() == b""
-            writer.close()
-            await writer.wait_closed()
+            await ask_encrypted(tls, reader, writer, b"STARTTLS\n", b"secret\n")
         await settle()
 
     contexts = capture(loop)
@@ -152,16 +174,6 @@ def test_wrong_arguments_of_start_tls(loop, run, tls):
     run(main())
 
 
-async def upgrade(loop, tls, client, server):
-    """start_tls() at both ends of a connection."""
-    client.transport, server.transport = await asyncio.gather(
-        loop.start_tls(
-            client.transport, client, tls.client, server_hostname="localhost"
-        ),
-        loop.start_tls(server.transport, server, tls.server, server_side=True),
-    )
-
-
 def test_tls_in_tls(loop, run, tls):
     data = pattern(300_000)
 
@@ -182,12 +194,6 @@ def test_tls_in_tls(loop, run, tls):
 def test_streams_through_a_proxy(loop, run, tls):
     """TLS to the proxy, CONNECT, and TLS to the server behind it."""
 
-    async def serve(reader, writer):
-        writer.write((await reader.readline()).upper())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
     async def pump(reader, writer):
         while data := await reader.read(10_000):
             writer.write(data)
@@ -196,7 +202,7 @@ def test_streams_through_a_proxy(loop, run, tls):
 
     async def main():
         async with await asyncio.start_server(
-            serve, "127.0.0.1", 0, ssl=tls.server
+            answer, "127.0.0.1", 0, ssl=tls.server
         ) as server:
 
             async def proxy(reader, writer):
@@ -213,14 +219,7 @@ def test_streams_through_a_proxy(loop, run, tls):
                     ssl=tls.client,
                     server_hostname="localhost",
                 )
-                writer.write(b"CONNECT\n")
-                assert await reader.readline() == b"OK\n"
-                await writer.start_tls(tls.client, server_hostname="localhost")
-                writer.write(b"through both\n")
-                assert await reader.readline() == b"THROUGH BOTH\n"
-                assert await reader.read() == b""
-                writer.close()
-                await writer.wait_closed()
+                await ask_encrypted(tls, reader, writer, b"CONNECT\n", b"both\n")
                 await settle()
         await settle()
 
@@ -251,10 +250,7 @@ def test_hello_in_the_reader(loop, run, tls):
         assert await reader.readline() == b"STARTTLS\n"
         await asyncio.sleep(0.01)  # all of it is in the reader
         await writer.start_tls(tls.server)
-        writer.write((await reader.readline()).upper())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        await answer(reader, writer)
 
     async def main():
         async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
@@ -323,27 +319,11 @@ def test_more_than_the_reader_takes_behind_the_handshake(loop, run, tls):
 
 
 def test_start_tls_over_unix_sockets(loop, run, tls, tmp_path):
-    async def handle(reader, writer):
-        assert await reader.readline() == b"STARTTLS\n"
-        writer.write(b"OK\n")
-        await writer.start_tls(tls.server)
-        writer.write((await reader.readline()).upper())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
     async def main():
         path = str(tmp_path / "socket")
-        async with await asyncio.start_unix_server(handle, path):
+        async with await asyncio.start_unix_server(upgraded_answer(tls), path):
             reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(b"STARTTLS\n")
-            assert await reader.readline() == b"OK\n"
-            await writer.start_tls(tls.client, server_hostname="localhost")
-            writer.write(b"secret\n")
-            assert await reader.readline() == b"SECRET\n"
-            assert await reader.read() == b""
-            writer.close()
-            await writer.wait_closed()
+            await ask_encrypted(tls, reader, writer, b"STARTTLS\n", b"secret\n")
         await settle()
 
     contexts = capture(loop)
@@ -468,14 +448,11 @@ def test_start_tls_over_a_transport_of_somebody_else(loop, run, tls, factory):
 
     async def main():
         a, b = socket.socketpair()
-        transport_a, server = await loop.create_connection(factory, sock=a)
-        transport_b, client = await loop.create_connection(factory, sock=b)
-        server.transport, client.transport = await asyncio.gather(
-            loop.start_tls(Foreign(transport_a), server, tls.server, server_side=True),
-            loop.start_tls(
-                Foreign(transport_b), client, tls.client, server_hostname="localhost"
-            ),
-        )
+        _, server = await loop.create_connection(factory, sock=a)
+        _, client = await loop.create_connection(factory, sock=b)
+        for end in (client, server):
+            end.transport = Foreign(end.transport)
+        await upgrade(loop, tls, client, server)
         client.transport.write(data)
         server.transport.write(data[::-1])
         assert digest(await server.received(len(data))) == digest(data)
@@ -581,14 +558,11 @@ def test_tls_in_tls_that_ends_at_once(loop, run, tls, end):
 def test_abort_over_a_transport_of_somebody_else(loop, run, tls):
     async def main():
         a, b = socket.socketpair()
-        transport_a, server = await loop.create_connection(Recorder, sock=a)
-        transport_b, client = await loop.create_connection(Recorder, sock=b)
-        server.transport, client.transport = await asyncio.gather(
-            loop.start_tls(Foreign(transport_a), server, tls.server, server_side=True),
-            loop.start_tls(
-                Foreign(transport_b), client, tls.client, server_hostname="localhost"
-            ),
-        )
+        _, server = await loop.create_connection(Recorder, sock=a)
+        _, client = await loop.create_connection(Recorder, sock=b)
+        for end in (client, server):
+            end.transport = Foreign(end.transport)
+        await upgrade(loop, tls, client, server)
         client.transport.abort()
         assert await client.lost is None
         await server.lost
