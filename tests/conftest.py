@@ -5,6 +5,7 @@ Each test runs on asyncio's own loop, which proves the test, and on fastloop.
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import gc
 import importlib
@@ -365,3 +366,53 @@ def udp_pair():
             sock.setblocking(False)
             sock.bind(("127.0.0.1", 0))
         yield a, b
+
+
+SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM]
+
+
+@pytest.fixture
+def signals_restored():
+    """A test leaves handlers and the wake-up descriptor as it found them."""
+    before = {signum: signal.getsignal(signum) for signum in [*SIGNALS, signal.SIGINT]}
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd)
+    yield
+    after = {signum: signal.getsignal(signum) for signum in before}
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    fd_after = signal.set_wakeup_fd(fd)
+    assert after == before
+    assert fd_after == fd
+
+
+def in_context(test):
+    """Run a test in a context of its own, which it may change."""
+
+    @functools.wraps(test)
+    def wrapper(*args, **kwargs):
+        return contextvars.copy_context().run(test, *args, **kwargs)
+
+    return wrapper
+
+
+@pytest.fixture
+def context_untouched():
+    """A test leaks no value into the context of the tests."""
+    before = dict(contextvars.copy_context())
+    yield
+    assert dict(contextvars.copy_context()) == before
+
+
+KINDS = ["soon", "threadsafe", "later", "at"]
+
+
+def schedule(loop, kind, callback, *args, **kwargs):
+    """Schedule callback for the next turn with the method that kind names."""
+    if kind == "soon":
+        return loop.call_soon(callback, *args, **kwargs)
+    if kind == "threadsafe":
+        return loop.call_soon_threadsafe(callback, *args, **kwargs)
+    if kind == "later":
+        return loop.call_later(-1, callback, *args, **kwargs)
+    return loop.call_at(loop.time() - 1, callback, *args, **kwargs)

@@ -94,13 +94,21 @@ def test_no_port(loop, run, port):
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def unanswered(loop):
+    """Such a listener, and a task that waits for a connection to it."""
+    with full_listener() as listener:
+        task = asyncio.create_task(
+            loop.create_connection(Recorder, *listener.getsockname())
+        )
+        await settle()
+        assert not task.done()
+        yield listener, task
+
+
 def test_cancelled_before_the_answer(loop, run):
     async def main():
-        with full_listener() as listener:
-            address = listener.getsockname()
-            task = asyncio.create_task(loop.create_connection(Recorder, *address))
-            await settle()
-            assert not task.done()
+        async with unanswered(loop) as (_, task):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -110,15 +118,11 @@ def test_cancelled_before_the_answer(loop, run):
 
 def test_answer_that_comes_late(loop, run):
     async def main():
-        with full_listener() as listener:
-            address = listener.getsockname()
-            task = asyncio.create_task(loop.create_connection(Recorder, *address))
-            await settle()
-            assert not task.done()
+        async with unanswered(loop) as (listener, task):
             listener.listen(10)
             listener.accept()[0].close()
             transport, protocol = await task  # when the kernel asks again
-            assert transport.get_extra_info("peername") == address
+            assert transport.get_extra_info("peername") == listener.getsockname()
             transport.close()
             await protocol.lost
 

@@ -1,7 +1,6 @@
 """Context variables: what one callback sees of another, of tasks and of threads."""
 
 import contextvars
-import functools
 import gc
 import os
 import signal
@@ -11,45 +10,16 @@ import threading
 import weakref
 
 import pytest
-from conftest import turn
+from conftest import KINDS, in_context, schedule, turn
 
 var = contextvars.ContextVar("var", default="default")
 other = contextvars.ContextVar("other")
 
-KINDS = ["soon", "threadsafe", "later", "at"]
-
-
-def schedule(loop, kind, callback, *args, **kwargs):
-    """Schedule callback for the next turn with the method that kind names."""
-    if kind == "soon":
-        return loop.call_soon(callback, *args, **kwargs)
-    if kind == "threadsafe":
-        return loop.call_soon_threadsafe(callback, *args, **kwargs)
-    if kind == "later":
-        return loop.call_later(-1, callback, *args, **kwargs)
-    return loop.call_at(loop.time() - 1, callback, *args, **kwargs)
+pytestmark = pytest.mark.usefixtures("context_untouched")
 
 
 def look(seen):
     seen.append(var.get())
-
-
-def in_context(test):
-    """Run a test in a context of its own, which it may change."""
-
-    @functools.wraps(test)
-    def wrapper(*args, **kwargs):
-        return contextvars.copy_context().run(test, *args, **kwargs)
-
-    return wrapper
-
-
-@pytest.fixture(autouse=True)
-def untouched():
-    """No test leaks a value into the context of the tests."""
-    before = dict(contextvars.copy_context())
-    yield
-    assert dict(contextvars.copy_context()) == before
 
 
 # What a callback sees

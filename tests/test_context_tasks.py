@@ -2,35 +2,18 @@
 
 import asyncio
 import contextvars
-import functools
 import sys
 
 import pytest
-from conftest import turn
+from conftest import in_context, turn
 
 var = contextvars.ContextVar("var", default="default")
+
+pytestmark = pytest.mark.usefixtures("context_untouched")
 
 
 def look(seen):
     seen.append(var.get())
-
-
-def in_context(test):
-    """Run a test in a context of its own, which it may change."""
-
-    @functools.wraps(test)
-    def wrapper(*args, **kwargs):
-        return contextvars.copy_context().run(test, *args, **kwargs)
-
-    return wrapper
-
-
-@pytest.fixture(autouse=True)
-def untouched():
-    """No test leaks a value into the context of the tests."""
-    before = dict(contextvars.copy_context())
-    yield
-    assert dict(contextvars.copy_context()) == before
 
 
 # Tasks

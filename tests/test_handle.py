@@ -9,20 +9,7 @@ import sys
 import weakref
 
 import pytest
-from conftest import turn
-
-KINDS = ["soon", "threadsafe", "later", "at"]
-
-
-def schedule(loop, kind, callback, *args, **kwargs):
-    """Schedule callback for the next turn with the method that kind names."""
-    if kind == "soon":
-        return loop.call_soon(callback, *args, **kwargs)
-    if kind == "threadsafe":
-        return loop.call_soon_threadsafe(callback, *args, **kwargs)
-    if kind == "later":
-        return loop.call_later(0, callback, *args, **kwargs)
-    return loop.call_at(loop.time(), callback, *args, **kwargs)
+from conftest import KINDS, schedule, turn
 
 
 def is_timer(kind):

@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
-from conftest import TIMEOUT, turn
+from conftest import SIGNALS, TIMEOUT, turn
 from iosupport import is_stock
 
-SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM]
+pytestmark = pytest.mark.usefixtures("signals_restored")
 
 
 def nothing(*args):
@@ -22,21 +22,6 @@ def nothing(*args):
 
 def kill(signum):
     os.kill(os.getpid(), signum)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Each test leaves handlers and the wake-up descriptor as it found them."""
-    before = {signum: signal.getsignal(signum) for signum in [*SIGNALS, signal.SIGINT]}
-    fd = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(fd)
-    yield
-    after = {signum: signal.getsignal(signum) for signum in before}
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-    fd_after = signal.set_wakeup_fd(fd)
-    assert after == before
-    assert fd_after == fd
 
 
 def run_until_called(loop, calls, count=1):

@@ -5,23 +5,7 @@ import signal
 
 import pytest
 
-SIGNALS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM]
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Each test leaves handlers and the wake-up descriptor as it found them."""
-    before = {signum: signal.getsignal(signum) for signum in [*SIGNALS, signal.SIGINT]}
-    fd = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(fd)
-    yield
-    after = {signum: signal.getsignal(signum) for signum in before}
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-    fd_after = signal.set_wakeup_fd(fd)
-    assert after == before
-    assert fd_after == fd
-
+pytestmark = pytest.mark.usefixtures("signals_restored")
 
 # Ctrl-C
 
