@@ -11,7 +11,6 @@ from iosupport import (
     fill,
     in_thread,
     is_stock,
-    pattern,
     raw_pair,
     read_exactly,
     settle,
@@ -185,19 +184,5 @@ def test_many_writes_that_wait_leave_in_their_order(loop, run, kind, most):
             rest = await in_thread(read_exactly, peer, len(expected))
             assert rest == expected
             assert transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
-@pytest.mark.parametrize("size", [3, 100_000])
-def test_a_view_with_gaps(loop, run, size):
-    if is_stock(loop):
-        pytest.skip("hands it to the system, which wants bytes in a row")
-    data = pattern(2 * size)
-
-    async def main():
-        async with raw_pair() as (protocol, peer):
-            protocol.transport.write(memoryview(data)[::2])
-            assert await in_thread(read_exactly, peer, size) == data[::2]
 
     run(main())

@@ -104,21 +104,6 @@ def test_buffers_of_other_kinds(loop, run, tls):
     run(main())
 
 
-@pytest.mark.parametrize("size", [3, 100_000])
-def test_a_view_with_gaps(loop, run, tls, size):
-    if is_stock(loop):
-        pytest.skip("hands it to OpenSSL, which wants bytes in a row")
-
-    data = pattern(2 * size)
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            client.transport.write(memoryview(data)[::2])
-            assert await server.received(size) == data[::2]
-
-    run(main())
-
-
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("end", ["close", "abort", "wait"])
 def test_large_writes_in_a_row(loop, run, tls, kind, end):

@@ -12,7 +12,6 @@ from iosupport import (
     capture,
     digest,
     in_thread,
-    is_stock,
     pattern,
     read_all,
     turns,
@@ -65,20 +64,6 @@ def test_views_of_wide_items(loop, run):
         async with write_pipe() as (protocol, other):
             protocol.transport.write(memoryview(values).cast("B"))
             assert await in_thread(read_all, other, 8000) == values.tobytes()
-
-    run(main())
-
-
-@pytest.mark.parametrize("size", [3, 100_000])
-def test_a_view_with_gaps(loop, run, size):
-    if is_stock(loop):
-        pytest.skip("hands it to the system, which wants bytes in a row")
-    data = pattern(2 * size)
-
-    async def main():
-        async with write_pipe() as (protocol, other):
-            protocol.transport.write(memoryview(data)[::2])
-            assert await in_thread(read_all, other, size) == data[::2]
 
     run(main())
 

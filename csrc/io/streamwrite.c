@@ -5,6 +5,7 @@
 #include "io/streamwrite.h"
 #include "core/turn.h"
 #include "io/flow.h"
+#include "io/payload.h"
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -143,8 +144,7 @@ fl_streamwrite_queue(FlStream *self, PyObject *data)
 {
     if (self->base.conn_lost > 0) return 0;
     self->flood = 0;
-    return fl_buffers_push(&self->out, data, PyBytes_AS_STRING(data),
-                           (size_t)PyBytes_GET_SIZE(data));
+    return fl_payload_push(&self->out, data);
 }
 
 int
@@ -235,37 +235,11 @@ streamwrite_write_through(FlStream *self, const char *data, size_t length)
         sent += (size_t)n;
     }
     if (sent == length) return 0;
-    PyObject *rest =
-        PyBytes_FromStringAndSize(data + sent, (Py_ssize_t)(length - sent));
-    if (rest == NULL) return -1;
-    int rc = fl_buffers_push(&self->out, rest, PyBytes_AS_STRING(rest), length - sent);
-    Py_DECREF(rest);
-    return rc < 0 ? -1 : fl_streamwrite_flush(self);
+    if (fl_payload_push_copy(&self->out, data + sent, length - sent) < 0) return -1;
+    return fl_streamwrite_flush(self);
 }
 
-/* Queues the bytes of data: a reference to a bytes object, a copy of anything else. */
-static int
-streamwrite_push(FlStream *self, PyObject *data)
-{
-    if (FL_LIKELY(PyBytes_CheckExact(data))) {
-        return fl_buffers_push(&self->out, data, PyBytes_AS_STRING(data),
-                               (size_t)PyBytes_GET_SIZE(data));
-    }
-    PyObject *copy = PyBytes_FromObject(data);
-    if (copy == NULL) return -1;
-    int rc = fl_buffers_push(&self->out, copy, PyBytes_AS_STRING(copy),
-                             (size_t)PyBytes_GET_SIZE(copy));
-    Py_DECREF(copy);
-    return rc;
-}
-
-static bool
-streamwrite_is_data(PyObject *data)
-{
-    return PyBytes_Check(data) || PyByteArray_Check(data) || PyMemoryView_Check(data);
-}
-
-/* asyncio's TypeError for anything else; returns NULL. */
+/* asyncio's TypeError for what has no bytes; returns NULL. */
 static PyObject *
 streamwrite_refuse(PyObject *data)
 {
@@ -300,7 +274,7 @@ streamwrite_write_other(FlStream *self, PyObject *data)
         /* Not contiguous: a copy is, and then it is a bytes object. */
         if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
-        if (streamwrite_push(self, data) < 0) return -1;
+        if (fl_payload_push(&self->out, data) < 0) return -1;
         return self->out.size > 0 ? streamwrite_queued(self) : 0;
     }
     int rc = 0;
@@ -314,7 +288,7 @@ streamwrite_write_other(FlStream *self, PyObject *data)
         rc = streamwrite_write_through(self, view.buf, (size_t)view.len);
     }
     else if (!lost && view.len > 0) {
-        rc = streamwrite_push(self, data);
+        rc = fl_payload_push(&self->out, data);
         if (rc == 0) {
             rc = streamwrite_queued(self);
         }
@@ -332,7 +306,7 @@ fl_streamwrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
     bool is_bytes = PyBytes_CheckExact(data);
-    if (FL_UNLIKELY(!is_bytes && !streamwrite_is_data(data)))
+    if (FL_UNLIKELY(!is_bytes && !fl_payload_is_fit(data)))
         return streamwrite_refuse(data);
     if (streamwrite_check_write(self, "write") < 0) return NULL;
     Py_ssize_t length = is_bytes ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
@@ -346,7 +320,7 @@ fl_streamwrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     int rc;
     if (FL_LIKELY(is_bytes)) {
-        rc = streamwrite_push(self, data);
+        rc = fl_payload_push(&self->out, data);
         if (rc == 0) {
             rc = streamwrite_queued(self);
         }
@@ -356,23 +330,6 @@ fl_streamwrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     if (rc < 0) return NULL;
     Py_RETURN_NONE;
-}
-
-/* TypeError for a line that has no bytes, in asyncio's words. */
-static void
-streamwrite_refuse_line(PyObject *line, Py_ssize_t index)
-{
-    const char *found = Py_TYPE(line)->tp_name;
-    if (FL_WRITELINES_JOINS) {
-        PyErr_Format(PyExc_TypeError,
-                     "sequence item %zd: expected a bytes-like object, %.80s found",
-                     index, found);
-    }
-    else {
-        PyErr_Format(PyExc_TypeError,
-                     "memoryview: a bytes-like object is required, not '%.200s'",
-                     found);
-    }
 }
 
 PyObject *
@@ -387,24 +344,9 @@ fl_streamwrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (!FL_WRITELINES_JOINS && streamwrite_check_write(self, FL_WRITELINES_NAME) < 0) {
         return NULL;
     }
-    /* All of them become bytes first: an unfit one must not leave half a message. */
-    PyObject *list = PySequence_List(lines);
+    Py_ssize_t total;
+    PyObject *list = fl_payload_lines(lines, FL_WRITELINES_JOINS, &total);
     if (list == NULL) return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(list);
-    Py_ssize_t total = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *line = PyList_GET_ITEM(list, i);
-        if (!PyBytes_CheckExact(line)) {
-            if (!PyObject_CheckBuffer(line)) {
-                streamwrite_refuse_line(line, i);
-                goto error;
-            }
-            PyObject *copy = PyBytes_FromObject(line);
-            if (copy == NULL) goto error;
-            PyList_SetItem(list, i, copy);
-        }
-        total += PyBytes_GET_SIZE(PyList_GET_ITEM(list, i));
-    }
     if (FL_WRITELINES_JOINS && streamwrite_check_write(self, FL_WRITELINES_NAME) < 0) {
         goto error;
     }
@@ -415,10 +357,9 @@ fl_streamwrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         }
         goto done;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (streamwrite_push(self, PyList_GET_ITEM(list, i)) < 0) goto error;
+    if (fl_payload_push_lines(&self->out, list) < 0 || streamwrite_queued(self) < 0) {
+        goto error;
     }
-    if (streamwrite_queued(self) < 0) goto error;
 done:
     Py_DECREF(list);
     Py_RETURN_NONE;

@@ -6,6 +6,7 @@
 #include "base/errors.h"
 #include "core/turn.h"
 #include "io/flow.h"
+#include "io/payload.h"
 #include "io/streamwrite.h"
 
 enum {
@@ -185,19 +186,6 @@ tlswrite_none(int rc)
     Py_RETURN_NONE;
 }
 
-/* Queues the bytes of data: a reference to a bytes object, a copy of anything else. */
-static int
-tls_push(FlTls *self, PyObject *data)
-{
-    PyObject *bytes =
-        PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
-    if (bytes == NULL) return -1;
-    int rc = fl_buffers_push(&self->out, bytes, PyBytes_AS_STRING(bytes),
-                             (size_t)PyBytes_GET_SIZE(bytes));
-    Py_DECREF(bytes);
-    return rc;
-}
-
 /* Something was queued: now, or at the end of the turn? */
 static int
 tls_queued(FlTls *self)
@@ -221,15 +209,13 @@ tls_write_other(FlTls *self, PyObject *data)
         /* Not contiguous: a copy is, and then it is a bytes object. */
         if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
-        return tls_push(self, data) < 0 ? -1 : tls_queued(self);
+        return fl_payload_push(&self->out, data) < 0 ? -1 : tls_queued(self);
     }
     Py_ssize_t done = tls_write_through(self, view.buf, (size_t)view.len);
     int rc = done < 0 ? -1 : 0;
     if (rc == 0 && done < view.len && self->state == FL_TLS_WRAPPED) {
-        PyObject *rest =
-            PyBytes_FromStringAndSize((char *)view.buf + done, view.len - done);
-        rc = rest == NULL ? -1 : tls_push(self, rest);
-        Py_XDECREF(rest);
+        rc = fl_payload_push_copy(&self->out, (const char *)view.buf + done,
+                                  (size_t)(view.len - done));
         if (rc == 0) {
             rc = tls_queued(self);
         }
@@ -257,7 +243,7 @@ fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     FlTls *self = (FlTls *)op;
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (data == NULL) return NULL;
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+    if (!fl_payload_is_fit(data)) {
         PyObject *name = PyType_GetName(Py_TYPE(data));
         if (name != NULL) {
             PyErr_Format(PyExc_TypeError,
@@ -278,7 +264,7 @@ fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         self->state == FL_TLS_WRAPPED && self->out.size == 0) {
         return tlswrite_none(tls_write_other(self, data));
     }
-    if (tls_push(self, data) < 0) return NULL;
+    if (fl_payload_push(&self->out, data) < 0) return NULL;
     return tlswrite_none(tls_queued(self));
 }
 
@@ -291,30 +277,12 @@ fl_tlswrite_writelines(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *lines =
         fl_callargs_one("writelines", "list_of_data", args, nargs, kwnames);
     if (lines == NULL) return NULL;
-    /* All of them become bytes first: an unfit one must not leave half a message. */
-    PyObject *list = PySequence_List(lines);
+    Py_ssize_t total;
+    PyObject *list = fl_payload_lines(lines, true, &total);
     if (list == NULL) return NULL;
-    int rc = 0;
-    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(list); i++) {
-        PyObject *line = PyList_GET_ITEM(list, i);
-        if (PyBytes_CheckExact(line)) continue;
-        if (!PyObject_CheckBuffer(line)) {
-            PyErr_Format(PyExc_TypeError,
-                         "sequence item %zd: expected a bytes-like object, %.80s found",
-                         i, Py_TYPE(line)->tp_name);
-            rc = -1;
-            continue;
-        }
-        PyObject *copy = PyBytes_FromObject(line);
-        rc = copy == NULL ? -1 : PyList_SetItem(list, i, copy);
-    }
+    int rc = tls_write_refused(self);
     if (rc == 0) {
-        rc = tls_write_refused(self);
-    }
-    if (rc == 0) {
-        for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(list); i++) {
-            rc = tls_push(self, PyList_GET_ITEM(list, i));
-        }
+        rc = fl_payload_push_lines(&self->out, list);
         if (rc == 0) {
             rc = tls_queued(self);
         }
@@ -327,5 +295,5 @@ PyObject *
 fl_tlswrite_append(PyObject *op, PyObject *data)
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
-    return tlswrite_none(tls_push((FlTls *)op, data));
+    return tlswrite_none(fl_payload_push(&((FlTls *)op)->out, data));
 }

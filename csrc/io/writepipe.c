@@ -6,6 +6,7 @@
 #include "core/turn.h"
 #include "base/buffers.h"
 #include "io/flow.h"
+#include "io/payload.h"
 #include "io/pipe.h"
 #include <errno.h>
 #include <unistd.h>
@@ -144,16 +145,6 @@ writepipe_queued(FlWritePipe *self)
     return writepipe_flush(self);
 }
 
-static int
-writepipe_push(FlWritePipe *self, const char *data, size_t length)
-{
-    PyObject *copy = PyBytes_FromStringAndSize(data, (Py_ssize_t)length);
-    if (copy == NULL) return -1;
-    int rc = fl_buffers_push(&self->out, copy, PyBytes_AS_STRING(copy), length);
-    Py_DECREF(copy);
-    return rc < 0 ? -1 : writepipe_queued(self);
-}
-
 /* What is not a bytes object: a large one goes out as far as it will before the rest is
  * copied, unless this is a forked child. 0 or -1. */
 static int
@@ -164,12 +155,8 @@ writepipe_other(FlWritePipe *self, PyObject *data)
         /* Not contiguous: a copy is. */
         if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
-        PyObject *copy = PyBytes_FromObject(data);
-        if (copy == NULL) return -1;
-        int rc = writepipe_push(self, PyBytes_AS_STRING(copy),
-                                (size_t)PyBytes_GET_SIZE(copy));
-        Py_DECREF(copy);
-        return rc;
+        if (fl_payload_push(&self->out, data) < 0) return -1;
+        return writepipe_queued(self);
     }
     const char *rest = view.buf;
     size_t length = (size_t)view.len;
@@ -191,7 +178,10 @@ writepipe_other(FlWritePipe *self, PyObject *data)
         length -= (size_t)n;
     }
     if (length > 0) {
-        rc = writepipe_push(self, rest, length);
+        rc = fl_payload_push_copy(&self->out, rest, length);
+        if (rc == 0) {
+            rc = writepipe_queued(self);
+        }
     }
 done:
     PyBuffer_Release(&view);
@@ -217,8 +207,7 @@ writepipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *data = fl_callargs_one("write", "data", args, nargs, kwnames);
     if (FL_UNLIKELY(data == NULL)) return NULL;
     bool is_bytes = PyBytes_CheckExact(data);
-    if (FL_UNLIKELY(!is_bytes && !PyBytes_Check(data) && !PyByteArray_Check(data) &&
-                    !PyMemoryView_Check(data))) {
+    if (FL_UNLIKELY(!is_bytes && !fl_payload_is_fit(data))) {
         /* asyncio has an assert here. */
         PyErr_Format(PyExc_AssertionError, "%R", data);
         return NULL;
@@ -232,7 +221,7 @@ writepipe_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         rc = writepipe_lost(self);
     }
     else if (is_bytes) {
-        rc = fl_buffers_push(&self->out, data, PyBytes_AS_STRING(data), (size_t)length);
+        rc = fl_payload_push(&self->out, data);
         if (rc == 0) {
             rc = writepipe_queued(self);
         }
