@@ -207,6 +207,20 @@ fl_compat_keep(PyObject *op)
 #define FL_ALWAYS_INLINE inline __attribute__((always_inline))
 #define FL_NEVER_INLINE __attribute__((noinline))
 
+/* Whether somebody follows how objects come and go, which has to be told then. */
+static inline bool
+fl_compat_refs_are_seen(void)
+{
+#if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+    return true;
+#elif PY_VERSION_HEX >= 0x030D0000
+    void *data;
+    return PyRefTracer_GetTracer(&data) != NULL;
+#else
+    return false;
+#endif
+}
+
 /* A shorter bytes object out of one that nobody else has: the reference is taken, and a
  * new one returned. Unlike _PyBytes_Resize() it cannot fail: where there is no memory
  * to move it, it stays where it is. */

@@ -10,10 +10,11 @@
 
 enum { HEAP_ARITY = 4, HEAP_FIRST_CAPACITY = 32, HEAP_SHRINK_ABOVE = 1024 };
 
+/* Without a branch: which of two keys is smaller nobody can foretell. */
 static inline bool
 heap_before(const FlHeapEntry *a, const FlHeapEntry *b)
 {
-    return a->key < b->key || (a->key == b->key && a->seq < b->seq);
+    return (a->key < b->key) | ((a->key == b->key) & (a->seq < b->seq));
 }
 
 static void
@@ -33,12 +34,17 @@ heap_sift_down(FlHeapEntry *entries, size_t length, size_t at, FlHeapEntry entry
 {
     for (;;) {
         size_t first = at * HEAP_ARITY + 1;
-        if (first >= length) break;
-        size_t last = first + HEAP_ARITY < length ? first + HEAP_ARITY : length;
         size_t least = first;
-        for (size_t child = first + 1; child < last; child++) {
-            if (heap_before(&entries[child], &entries[least])) {
-                least = child;
+        if (first + HEAP_ARITY <= length) {
+            const FlHeapEntry *child = entries + first;
+            size_t one = heap_before(child + 1, child);
+            size_t two = 2 + (size_t)heap_before(child + 3, child + 2);
+            least += heap_before(child + two, child + one) ? two : one;
+        }
+        else {
+            if (first >= length) break;
+            for (size_t child = first + 1; child < length; child++) {
+                least = heap_before(&entries[child], &entries[least]) ? child : least;
             }
         }
         if (!heap_before(&entries[least], &entry)) break;

@@ -68,9 +68,9 @@ callargs_parse_slow(FlState *st, const char *method, const char *first,
 }
 
 int
-fl_callargs_parse(FlState *st, const char *method, const char *first,
-                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                  FlCallArgs *out)
+fl_callargs_parse_named(FlState *st, const char *method, const char *first,
+                        PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                        FlCallArgs *out)
 {
     Py_ssize_t lead = first != NULL;
     out->context = NULL;

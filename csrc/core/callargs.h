@@ -15,11 +15,25 @@ typedef struct {
     PyObject *context; /* NULL for None */
 } FlCallArgs;
 
+/* Where there are names, or too little. */
+int fl_callargs_parse_named(FlState *st, const char *method, const char *first,
+                            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                            FlCallArgs *out);
+
 /* first is the name of the argument before callback, or NULL. 0, or -1 with TypeError.
  */
-int fl_callargs_parse(FlState *st, const char *method, const char *first,
-                      PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                      FlCallArgs *out);
+static inline int
+fl_callargs_parse(FlState *st, const char *method, const char *first,
+                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  FlCallArgs *out)
+{
+    const Py_ssize_t lead = first != NULL;
+    if (FL_UNLIKELY(kwnames != NULL || nargs <= lead)) {
+        return fl_callargs_parse_named(st, method, first, args, nargs, kwnames, out);
+    }
+    *out = (FlCallArgs){args[0], args[lead], args + lead + 1, nargs - lead - 1, NULL};
+    return 0;
+}
 
 /* The general form of fl_callargs_one(). */
 PyObject *fl_callargs_one_slow(const char *method, const char *name,

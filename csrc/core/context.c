@@ -7,33 +7,14 @@
  * times slower than sharing. */
 #include "core/context.h"
 
-/* The head of CPython's context object, 3.11 to 3.15. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *previous;
-    void *vars;
-} ContextHead;
-
-static inline void *
-context_vars(PyObject *context)
-{
-    return ((ContextHead *)context)->vars;
-}
-
 PyObject *
-fl_context_capture(FlState *st, FlContexts *contexts, bool *shared)
+fl_context_capture_anew(FlState *st, FlContexts *contexts, bool *shared)
 {
     *shared = st->contexts_shareable;
     if (!st->contexts_shareable) return PyContext_CopyCurrent();
-
-    PyObject *current = PyThreadState_Get()->context; /* borrowed */
-    if (FL_LIKELY(current != NULL && contexts->pristine != NULL &&
-                  context_vars(current) == contexts->vars)) {
-        return Py_NewRef(contexts->pristine);
-    }
     PyObject *copy = PyContext_CopyCurrent();
     if (copy == NULL) return NULL;
-    contexts->vars = context_vars(copy);
+    contexts->vars = fl_context_vars(copy);
     Py_XSETREF(contexts->pristine, Py_NewRef(copy));
     return copy;
 }
@@ -43,7 +24,8 @@ fl_context_take(FlContexts *contexts, PyObject *pristine)
 {
     PyObject *scratch = contexts->scratch;
     contexts->scratch = NULL;
-    if (FL_LIKELY(scratch != NULL && context_vars(scratch) == context_vars(pristine))) {
+    if (FL_LIKELY(scratch != NULL &&
+                  fl_context_vars(scratch) == fl_context_vars(pristine))) {
         return scratch;
     }
     Py_XDECREF(scratch);
@@ -54,12 +36,43 @@ bool
 fl_context_give(FlContexts *contexts, PyObject *pristine, PyObject *scratch,
                 PyObject **other)
 {
-    if (Py_REFCNT(scratch) != 1 || context_vars(scratch) != context_vars(pristine)) {
+    if (Py_REFCNT(scratch) != 1 ||
+        fl_context_vars(scratch) != fl_context_vars(pristine)) {
         return false;
     }
     *other = contexts->scratch;
     contexts->scratch = scratch;
     return true;
+}
+
+int
+fl_context_come(FlContexts *contexts, FlStay *stay, PyObject *pristine)
+{
+    fl_context_leave(contexts, stay);
+    PyObject *scratch = fl_context_take(contexts, pristine);
+    if (scratch == NULL) return -1;
+    if (PyContext_Enter(scratch) < 0) {
+        Py_DECREF(scratch);
+        return -1;
+    }
+    stay->scratch = scratch;
+    stay->count = Py_REFCNT(scratch);
+    stay->thread = PyThreadState_Get();
+    stay->seen = fl_compat_refs_are_seen();
+    return 0;
+}
+
+void
+fl_context_leave_always(FlContexts *contexts, FlStay *stay)
+{
+    PyObject *scratch = stay->scratch;
+    stay->scratch = NULL;
+    if (FL_UNLIKELY(PyContext_Exit(scratch) < 0)) {
+        PyErr_Clear(); /* it is the current one: that cannot be */
+    }
+    PyObject *other = contexts->scratch; /* of a turn within */
+    contexts->scratch = scratch;
+    Py_XDECREF(other);
 }
 
 int
@@ -100,16 +113,16 @@ context_layout_holds(PyObject *variable, bool *holds)
     two = one == NULL ? NULL : PyContext_Copy(one);
     if (two == NULL) goto exit;
     bool current_is_outer = PyThreadState_Get()->context == outer;
-    bool copies_share = context_vars(one) == context_vars(outer) &&
-                        context_vars(two) == context_vars(one) &&
-                        context_vars(one) != NULL;
+    bool copies_share = fl_context_vars(one) == fl_context_vars(outer) &&
+                        fl_context_vars(two) == fl_context_vars(one) &&
+                        fl_context_vars(one) != NULL;
     Py_CLEAR(token);
     token = PyContextVar_Set(variable, Py_True);
     if (token == NULL) goto exit;
-    bool set_replaces = context_vars(outer) != context_vars(one) &&
-                        context_vars(two) == context_vars(one);
+    bool set_replaces = fl_context_vars(outer) != fl_context_vars(one) &&
+                        fl_context_vars(two) == fl_context_vars(one);
     *holds = current_is_outer && copies_share && set_replaces &&
-             ((ContextHead *)outer)->previous != outer;
+             ((FlContextHead *)outer)->previous != outer;
     rc = 0;
 exit:
     if (PyContext_Exit(outer) < 0) {
@@ -130,7 +143,7 @@ fl_context_self_test(FlState *st)
     st->contexts_shareable = false;
 #if FL_HAVE_GIL
     /* A context must be at least as large as what is read of it. */
-    if ((size_t)PyContext_Type.tp_basicsize < sizeof(ContextHead)) return 0;
+    if ((size_t)PyContext_Type.tp_basicsize < sizeof(FlContextHead)) return 0;
     PyObject *variable = PyContextVar_New("fastloop.self_test", NULL);
     if (variable == NULL) return -1;
     int rc = context_layout_holds(variable, &st->contexts_shareable);

@@ -24,7 +24,6 @@ handle_refill(FlState *st, PyTypeObject *type, int kind)
     for (; made < FL_HANDLE_REFILL; made++) {
         FlHandle *spare = PyObject_GC_New(FlHandle, type);
         if (spare == NULL) break;
-        Py_DECREF(type); /* a spare does not hold its type */
         /* handle_alloc() makes a reference of its own: a debug build's sum of all is to
          * forget this one. */
         Py_SET_REFCNT((PyObject *)spare, 2);
@@ -44,6 +43,20 @@ handle_refill(FlState *st, PyTypeObject *type, int kind)
 }
 #endif
 
+#if FL_HAVE_GIL
+/* Keeps an empty handle for the next, with its type; false where there are enough. */
+static inline bool
+handle_spare(FlState *st, FlHandle *self)
+{
+    int kind = (self->flags & FL_HANDLE_TIMER) != 0;
+    if (FL_UNLIKELY(st->free_handle_count[kind] >= FL_HANDLE_FREE_MAX)) return false;
+    self->context = (PyObject *)st->free_handles[kind];
+    st->free_handles[kind] = self;
+    st->free_handle_count[kind]++;
+    return true;
+}
+#endif
+
 static FlHandle *
 handle_alloc(FlState *st, PyTypeObject *type)
 {
@@ -57,7 +70,7 @@ handle_alloc(FlState *st, PyTypeObject *type)
     st->free_handles[kind] = (FlHandle *)self->context;
     st->free_handle_count[kind]--;
     self->context = NULL;
-    PyObject_Init((PyObject *)self, type);
+    _Py_NewReference((PyObject *)self);
     return self;
 #else
     (void)st;
@@ -206,6 +219,22 @@ fl_handle_failed(FlHandle *self)
     return rc;
 }
 
+/* PyObject_Vectorcall(), which looks up how a callable is called, and checks what C
+ * code returned: nothing that what is written in Python has need of. */
+static inline PyObject *
+handle_vectorcall(PyObject *callback, PyObject *const *args, size_t nargsf)
+{
+    vectorcallfunc call = NULL;
+    if (PyFunction_Check(callback)) {
+        call = ((PyFunctionObject *)callback)->vectorcall;
+    }
+    else if (PyMethod_Check(callback)) {
+        call = ((PyMethodObject *)callback)->vectorcall;
+    }
+    if (FL_LIKELY(call != NULL)) return call(callback, args, nargsf, NULL);
+    return PyObject_Vectorcall(callback, args, nargsf, NULL);
+}
+
 static inline PyObject *
 handle_call(FlHandle *self)
 {
@@ -227,8 +256,8 @@ handle_call(FlHandle *self)
     }
     fl_lock_release(&self->lock);
     if (FL_LIKELY(nargs <= FL_HANDLE_INLINE_ARGS)) {
-        result = PyObject_Vectorcall(
-            callback, args + 1, (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = handle_vectorcall(callback, args + 1,
+                                   (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
         for (int i = 0; i < nargs; i++) {
             Py_DECREF(args[i + 1]);
         }
@@ -265,12 +294,26 @@ handle_call_foreign_context(FlHandle *self)
     return result;
 }
 
+/* The callback has run in the handle's scratch context, which nobody is in any more. */
+static void
+handle_give(FlHandle *self, PyObject *pristine)
+{
+    PyObject *other = NULL;
+    if (fl_context_give(&self->loop->contexts, pristine, self->context, &other)) {
+        self->context = pristine;
+        self->flags |= FL_HANDLE_SHARED;
+        Py_XDECREF(other);
+    }
+    else {
+        Py_DECREF(pristine);
+    }
+}
+
 static inline int
 handle_run_in_context(FlHandle *self)
 {
     PyObject *context = self->context;
     PyObject *pristine = NULL;
-    PyObject *other = NULL;
     PyObject *result = NULL;
     if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
         result = handle_call_foreign_context(self);
@@ -298,13 +341,8 @@ handle_run_in_context(FlHandle *self)
     if (pristine == NULL) {
         Py_DECREF(context);
     }
-    else if (fl_context_give(&self->loop->contexts, pristine, context, &other)) {
-        self->context = pristine;
-        self->flags |= FL_HANDLE_SHARED;
-        Py_XDECREF(other);
-    }
     else {
-        Py_DECREF(pristine);
+        handle_give(self, pristine);
     }
 ran:
     if (FL_UNLIKELY(result == NULL)) return fl_handle_failed(self);
@@ -323,6 +361,108 @@ fl_handle_run(FlHandle *self)
     int rc = handle_run_in_context(self);
     fl_gate_leave(loop, self);
     Py_DECREF((PyObject *)loop);
+    return rc;
+}
+
+/* Whether no code runs as the loop lets go of a handle: because somebody else has it,
+ * or because all its parts have other holders. */
+static inline bool
+handle_goes_quietly(FlHandle *self)
+{
+    PyObject *callback = self->callback;
+    Py_ssize_t few = 1 + self->nargs; /* all may be one object */
+    if (Py_REFCNT(self) > 1) return true;
+    if (self->weakrefs != NULL || self->notes != NULL || callback == NULL ||
+        few > 1 + FL_HANDLE_INLINE_ARGS || Py_REFCNT(callback) <= few ||
+        Py_REFCNT(self->context) <= 1 || Py_REFCNT(self->loop) <= 1) {
+        return false;
+    }
+    for (int i = 0; i < self->nargs; i++) {
+        if (Py_REFCNT(self->args[i]) <= few) return false;
+    }
+    return true;
+}
+
+/* The loop lets go of one that goes quietly, which may be a spare before it is empty.
+ */
+static inline void
+handle_retire(FlHandle *self, bool seen)
+{
+#if FL_HAVE_GIL
+    FlLoop *loop = self->loop;
+    PyObject *context = self->context;
+    const unsigned others = FL_HANDLE_TRACKED | FL_HANDLE_CROWD;
+    if (FL_LIKELY(!seen && Py_REFCNT(self) == 1 && !(self->flags & others) &&
+                  handle_spare(loop->st, self))) {
+        FL_ASSUME(self->nargs <= FL_HANDLE_INLINE_ARGS);
+        Py_CLEAR(self->callback);
+        for (int i = 0; i < self->nargs; i++) {
+            Py_DECREF(self->args[i]);
+        }
+        self->nargs = 0;
+        Py_DECREF(context);
+        self->loop = NULL;
+        Py_DECREF(loop);
+        return;
+    }
+#else
+    (void)seen;
+#endif
+    fl_handle_track(self);
+    Py_DECREF((PyObject *)self);
+}
+
+/* The callback may have left a trace, or what it returned does as it goes: out of the
+ * context. */
+static int
+handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result)
+{
+    PyObject *scratch = stay->scratch;
+    stay->scratch = NULL;
+    if (FL_UNLIKELY(PyContext_Exit(scratch) < 0)) {
+        Py_CLEAR(result);
+    }
+    handle_give(self, pristine);
+    if (result == NULL) return fl_handle_failed(self);
+    Py_DECREF(result);
+    return 0;
+}
+
+int
+fl_handle_run_staying(FlHandle *self, FlStay *stay)
+{
+    FlContexts *contexts = &self->loop->contexts;
+    PyObject *pristine = self->context;
+    int rc = 0;
+    if (FL_UNLIKELY(!(self->flags & FL_HANDLE_SHARED))) {
+        fl_context_leave(contexts, stay);
+        rc = fl_handle_run(self);
+        goto ran;
+    }
+    if (FL_UNLIKELY(fl_context_stay(contexts, stay, pristine) < 0)) {
+        rc = fl_handle_failed(self);
+        goto ran;
+    }
+    /* While it runs, the handle shows the context that it runs in, and holds it. */
+    self->context = stay->scratch;
+    fl_shared_drop(&self->flags, FL_HANDLE_SHARED);
+    PyObject *result = handle_call(self);
+    if (FL_LIKELY(result != NULL && Py_REFCNT(result) > 1 &&
+                  fl_context_is_clean(stay, pristine))) {
+        Py_DECREF(result);
+        self->context = pristine;
+        self->flags |= FL_HANDLE_SHARED;
+        if (FL_UNLIKELY(!handle_goes_quietly(self))) {
+            fl_context_leave_always(contexts, stay);
+            goto ran;
+        }
+        handle_retire(self, stay->seen);
+        return 0;
+    }
+    rc = handle_left(self, stay, pristine, result);
+ran:
+    fl_handle_track(self);
+    Py_DECREF((PyObject *)self);
     return rc;
 }
 
@@ -480,20 +620,12 @@ handle_end(FlHandle *self)
 #if FL_HAVE_GIL
     bool keep = self->loop != NULL && !(self->flags & FL_HANDLE_CROWD);
     FlState *st = keep ? self->loop->st : NULL;
-    int kind = (self->flags & FL_HANDLE_TIMER) != 0;
 #endif
     (void)handle_clear(op);
 #if FL_HAVE_GIL
-    if (FL_LIKELY(st != NULL && st->free_handle_count[kind] < FL_HANDLE_FREE_MAX)) {
-        self->context = (PyObject *)st->free_handles[kind];
-        st->free_handles[kind] = self;
-        st->free_handle_count[kind]++;
-    }
-    else
+    if (FL_LIKELY(st != NULL && handle_spare(st, self))) return;
 #endif
-    {
-        PyObject_GC_Del(op);
-    }
+    PyObject_GC_Del(op);
     Py_DECREF(tp);
 }
 
@@ -528,7 +660,9 @@ fl_handle_free_spares(FlState *st)
         st->free_handle_count[kind] = FL_HANDLE_FREE_MAX; /* nothing comes back */
         while (self != NULL) {
             FlHandle *next = (FlHandle *)self->context;
+            PyTypeObject *type = Py_TYPE(self);
             PyObject_GC_Del(self);
+            Py_DECREF(type);
             self = next;
         }
     }

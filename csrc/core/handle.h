@@ -7,6 +7,7 @@
 #define FL_HANDLE_H
 #include "base/shared.h"
 #include "base/state.h"
+#include "core/context.h"
 
 enum {
     FL_HANDLE_CANCELLED = 1 << 0,
@@ -63,6 +64,10 @@ FlHandle *fl_handle_new(FlLoop *loop, PyTypeObject *type, PyObject *callback,
  * the exception that must leave the loop. The caller owns a reference. */
 int fl_handle_run(FlHandle *self);
 
+/* The same for one of a batch, whose reference it takes over: not in debug mode, nor
+ * for one that is gated. */
+int fl_handle_run_staying(FlHandle *self, FlStay *stay);
+
 /* Takes the exception that the callback raised and reports it. 0, or -1 with the
  * exception that must leave the loop. */
 int fl_handle_failed(FlHandle *self);
@@ -90,6 +95,13 @@ fl_handle_track(FlHandle *self)
     if (FL_HAVE_GIL && FL_UNLIKELY(Py_REFCNT((PyObject *)self) > 1)) {
         fl_handle_track_always(self);
     }
+}
+
+/* Whether other threads may wait for its end; see gate.h. */
+static inline bool
+fl_handle_is_gated(FlHandle *self)
+{
+    return FL_HANDLE_GATED && FL_UNLIKELY(self->flags & FL_HANDLE_THREADSAFE);
 }
 
 /* Whether there is something to run. */

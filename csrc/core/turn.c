@@ -123,12 +123,13 @@ turn_run_handle_debug(FlLoop *self, FlHandle *handle)
 
 /* Runs an entry that was taken from the queue. 0 or -1. */
 static inline int
-turn_run_entry(FlLoop *self, void *entry)
+turn_run_entry(FlLoop *self, void *entry, FlStay *stay)
 {
     int rc = 0;
     FlHandle *handle = entry;
     FlStep *step = fl_step_of(entry);
     if (step != NULL) {
+        fl_context_leave(&self->contexts, stay);
         if (FL_LIKELY(!self->debug)) return fl_step_run(self, step);
         handle = fl_step_handle(self, step);
         if (handle == NULL) {
@@ -136,6 +137,11 @@ turn_run_entry(FlLoop *self, void *entry)
             return -1;
         }
     }
+    else if (FL_HAVE_GIL && FL_LIKELY(!self->debug && fl_handle_is_live(handle)) &&
+             !fl_handle_is_gated(handle)) {
+        return fl_handle_run_staying(handle, stay);
+    }
+    fl_context_leave(&self->contexts, stay);
     if (FL_LIKELY(fl_handle_is_live(handle))) {
         rc = FL_UNLIKELY(self->debug) ? turn_run_handle_debug(self, handle)
                                       : fl_handle_run(handle);
@@ -168,7 +174,9 @@ turn_run_timed(FlLoop *self)
     }
     fl_probe_begin_ready(self, &probe, what, at);
     Py_XDECREF(what);
-    int rc = turn_run_entry(self, entry);
+    FlStay stay = {.scratch = NULL};
+    int rc = turn_run_entry(self, entry, &stay);
+    fl_context_leave(&self->contexts, &stay);
     return fl_probe_end(self, &probe, kind, 0, rc);
 }
 
@@ -176,6 +184,7 @@ static int
 turn_run_batch(FlLoop *self, size_t left)
 {
     int rc = 0;
+    FlStay stay = {.scratch = NULL};
     fl_metrics_batch(&self->metrics, left);
     while (left > 0 && rc == 0) {
         size_t plain = fl_probe_plain_run(self);
@@ -187,7 +196,7 @@ turn_run_batch(FlLoop *self, size_t left)
             fl_wakeup_note(&self->wakeup, left + plain);
             void *entry = fl_ring_pop(&self->ready);
             if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
-            rc = turn_run_entry(self, entry);
+            rc = turn_run_entry(self, entry, &stay);
             if (FL_UNLIKELY(rc < 0)) {
                 plain--; /* it has run */
                 break;
@@ -197,11 +206,13 @@ turn_run_batch(FlLoop *self, size_t left)
             fl_wakeup_note(&self->wakeup, left);
             left--;
             taken++;
+            fl_context_leave(&self->contexts, &stay);
             rc = turn_run_timed(self);
         }
         fl_count_add(&self->metrics.taken, taken - plain);
         if (FL_UNLIKELY(fl_ring_len(&self->ready) == 0)) break;
     }
+    fl_context_leave(&self->contexts, &stay);
     return rc;
 }
 
