@@ -8,6 +8,7 @@
 #include "io/flow.h"
 #include "io/overdue.h"
 #include "io/reader.h"
+#include <errno.h>
 #include <unistd.h>
 
 FlTransport *
