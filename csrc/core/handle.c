@@ -651,6 +651,18 @@ handle_dealloc(PyObject *op)
     Py_TRASHCAN_END
 }
 
+int
+fl_handle_traverse_spares(FlState *st, visitproc visit, void *arg)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        FlHandle *self = st->free_handles[kind];
+        for (; self != NULL; self = (FlHandle *)self->context) {
+            Py_VISIT(Py_TYPE(self));
+        }
+    }
+    return 0;
+}
+
 void
 fl_handle_free_spares(FlState *st)
 {

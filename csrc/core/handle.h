@@ -126,6 +126,10 @@ fl_handle_is(FlState *st, PyObject *op)
 
 int fl_handle_register(PyObject *module, FlState *st);
 
+/* The spare handles hold their types, and these the module: the collector must see
+ * that, or no interpreter's module goes away. */
+int fl_handle_traverse_spares(FlState *st, visitproc visit, void *arg);
+
 /* Frees the spare handles of a module that goes away. */
 void fl_handle_free_spares(FlState *st);
 
