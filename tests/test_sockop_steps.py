@@ -72,13 +72,13 @@ def failing_here():
 @pytest.mark.parametrize("waiting", [False, True])
 @pytest.mark.parametrize(
     ("args", "text"),
-    [
-        ((ValueError("thrown"),), "thrown"),
-        ((ValueError,), ""),
-        ((ValueError, "thrown"), "thrown"),
-        ((ValueError, None, None), ""),
-        ((ValueError, ValueError("thrown")), "thrown"),
-        ((GeneratorExit, "thrown"), "thrown"),
+    [  # not exceptions themselves, which keep the traceback of each test
+        (lambda: (ValueError("thrown"),), "thrown"),
+        (lambda: (ValueError,), ""),
+        (lambda: (ValueError, "thrown"), "thrown"),
+        (lambda: (ValueError, None, None), ""),
+        (lambda: (ValueError, ValueError("thrown")), "thrown"),
+        (lambda: (GeneratorExit, "thrown"), "thrown"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the .* signature of throw:DeprecationWarning")
@@ -88,7 +88,7 @@ def test_thrown_into(loop, pair, waiting, args, text):
     if waiting:
         coro.send(None)
     with pytest.raises((ValueError, GeneratorExit)) as info:
-        coro.throw(*args)
+        coro.throw(*args())
     assert str(info.value) == text
     with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
         coro.send(None)
@@ -106,6 +106,21 @@ def test_thrown_with_a_traceback(loop, pair):
     with pytest.raises(ValueError) as info:
         coro.throw(ValueError, None, before.tb)
     assert info.traceback[-1].name == "failing_here"
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.filterwarnings("ignore:the .* signature of throw:DeprecationWarning")
+def test_thrown_again(loop, pair, by_class):
+    """Thrown as class and value, an exception begins a new traceback."""
+    a, _ = pair
+    with pytest.raises(ValueError) as before:
+        failing_here()
+    coro = loop.sock_recv(a, 10)
+    with pytest.raises(ValueError) as info:
+        coro.throw(*([ValueError] if by_class else []), before.value)
+    assert info.value is before.value
+    names = [entry.name for entry in info.traceback]
+    assert ("failing_here" in names) is not by_class
 
 
 @pytest.mark.filterwarnings("ignore:the .* signature of throw:DeprecationWarning")

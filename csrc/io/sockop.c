@@ -306,6 +306,9 @@ sockop_exception(PyObject *const *args, Py_ssize_t nargs)
     if (PyExceptionClass_Check(type)) {
         PyErr_SetObject(type, value);
         exc = fl_compat_take_exception();
+        if (value != NULL && exc == value) {
+            PyException_SetTraceback(exc, Py_None); /* it is the third argument's */
+        }
     }
     else if (!PyExceptionInstance_Check(type)) {
         PyErr_Format(PyExc_TypeError,
