@@ -173,9 +173,11 @@ literal_connect(FlSockOp *self)
     }
     PyObject *sock = self->args[LITERAL_OWNER];
     if (FL_UNLIKELY(sock != NULL)) {
-        /* A hook is Python code, which may have closed it. */
-        self->fd = PyObject_AsFileDescriptor(sock);
+        /* A hook is Python code, which may have closed it: then it has no number. */
+        int fd = PyObject_AsFileDescriptor(sock);
+        if (fd < 0 && !PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
         PyErr_Clear();
+        self->fd = fd;
     }
     /* After EINTR, too, it goes on by itself. */
     if (connect(self->fd, &name.u.any, name.length) == 0 || errno == EINPROGRESS ||

@@ -200,6 +200,10 @@ def pass_args(*args):
     pass
 
 
+HOOKS = []
+"""Those that audit in this process: they stay."""
+
+
 # -- the operations ----------------------------------------------------------------------
 
 
@@ -357,6 +361,14 @@ def connect(step):
         await asyncio.sleep(0)
 
     step.limited(program())
+
+
+def connect_audited(step):
+    """A hook is shown a socket object, which else there is none of."""
+    if not HOOKS:
+        HOOKS.append(pass_args)
+        sys.addaudithook(pass_args)
+    connect(step)
 
 
 def connect_name(step):
@@ -911,6 +923,7 @@ OPERATIONS = {
         tasks,
         signals,
         connect,
+        connect_audited,
         connect_name,
         serve,
         accept,

@@ -21,6 +21,7 @@ SHORT = {
     "call_soon_threadsafe": 3,
     "child_exits": 1,
     "close_transport": 1,
+    "connect_audited": 1,
     "peer_closes": 1,
     "pipe_read": 1,
     "read": 1,
@@ -37,7 +38,7 @@ SHORT = {
 ALL = """
 create_loop close_loop call_soon call_soon_run call_later call_at_debug
 call_soon_threadsafe run_forever run_once run_until_complete raising_callback tasks signals
-connect connect_name serve accept accept_buffered read read_large peer_closes
+connect connect_audited connect_name serve accept accept_buffered read read_large peer_closes
 close_transport abort_transport abort_full_transport write writelines
 write_large_bytearray streams tls start_tls udp unix pipes pipe_read process child_exits
 executor resolve sock sock_recv sock_recv_large sock_datagrams add_reader sendfile
