@@ -12,6 +12,7 @@ import pytest
 from iosupport import (
     capture,
     endpoint,
+    is_stock,
     link_question,
     name_of,
     plain_udp,
@@ -35,6 +36,29 @@ def test_buffer_changed_after_sendto(loop, run):
                     assert sock.recv(10000) == b"a" * size
 
     run(main())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_view_with_gaps(loop, run, first):
+    # Whether it goes at once or waits for the end of the turn.
+    if is_stock(loop):
+        pytest.skip("asyncio ends the endpoint with BufferError, unless it waits")
+    errors = capture(loop)
+
+    async def main():
+        async with endpoint(**LOCAL) as protocol:
+            with plain_udp() as sock:
+                if not first:
+                    protocol.transport.sendto(b"first", sock.getsockname())
+                view = memoryview(bytearray(b"abcdef"))[::2]
+                protocol.transport.sendto(view, sock.getsockname())
+                await turns(2)
+                if not first:
+                    assert sock.recv(10) == b"first"
+                assert sock.recv(10) == b"ace"
+
+    run(main())
+    assert not errors
 
 
 def test_address_of_a_connected_endpoint(loop, run):

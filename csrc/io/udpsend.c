@@ -329,6 +329,19 @@ udpsend_check_address(FlDatagramTransport *self, PyObject **address)
     return 0;
 }
 
+/* What is sent in data's place: a copy where it is not contiguous, which no call could
+ * send, but which a datagram that waits for the end of the turn would be. New reference
+ * or NULL. */
+static PyObject *
+udpsend_data(PyObject *data)
+{
+    if (PyMemoryView_Check(data) &&
+        !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(data), 'C')) {
+        return PyBytes_FromObject(data);
+    }
+    return Py_NewRef(data);
+}
+
 PyObject *
 fl_udpsend_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
@@ -375,7 +388,11 @@ fl_udpsend_sendto(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         }
         if (FL_UNLIKELY(base->flags & FL_TRANSPORT_CLOSED)) Py_RETURN_NONE;
     }
-    Py_INCREF(data);
+    data = udpsend_data(data);
+    if (data == NULL) {
+        if (fl_transport_fatal(base, WRITE_FAILED) < 0) return NULL;
+        Py_RETURN_NONE;
+    }
     Py_INCREF(address);
     int rc = udpsend_send(self, data, native ? NULL : address, &name);
     Py_DECREF(address);
