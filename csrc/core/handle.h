@@ -130,6 +130,18 @@ int fl_handle_register(PyObject *module, FlState *st);
  * that, or no interpreter's module goes away. */
 int fl_handle_traverse_spares(FlState *st, visitproc visit, void *arg);
 
+/* Keeps an empty handle for the next, with its type; false where there are enough. */
+static inline bool
+fl_handle_spare(FlState *st, FlHandle *self)
+{
+    int kind = (self->flags & FL_HANDLE_TIMER) != 0;
+    if (FL_UNLIKELY(st->free_handle_count[kind] >= FL_HANDLE_FREE_MAX)) return false;
+    self->context = (PyObject *)st->free_handles[kind];
+    st->free_handles[kind] = self;
+    st->free_handle_count[kind]++;
+    return true;
+}
+
 /* Frees the spare handles of a module that goes away. */
 void fl_handle_free_spares(FlState *st);
 
