@@ -48,6 +48,11 @@ class _TransportSocket(trsock.TransportSocket):
         super().__init__(sock)
         self._transport = weakref.ref(transport)
 
+    def setsockopt(self, *args: Any, **kwargs: Any) -> None:
+        # What was sent before has the options that it was sent with.
+        _send_all(self._transport())
+        super().setsockopt(*args, **kwargs)
+
     def shutdown(self, how: int) -> None:
         _send_all(self._transport())
         super().shutdown(how)

@@ -38,6 +38,28 @@ def test_buffer_changed_after_sendto(loop, run):
     run(main())
 
 
+def test_options_between_two_datagrams(loop, run):
+    # As traceroute does, or who sends to each interface in turn.
+    recvttl = 12  # not in Python's socket module
+
+    async def main():
+        async with endpoint(**LOCAL) as protocol:
+            with plain_udp() as sock:
+                sock.setsockopt(socket.IPPROTO_IP, recvttl, 1)
+                shown = protocol.transport.get_extra_info("socket")
+                for ttl in range(1, 6):
+                    shown.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+                    protocol.transport.sendto(b"probe", sock.getsockname())
+                await turns(2)
+                ttls = []
+                for _ in range(5):
+                    [(_, _, value)] = sock.recvmsg(10, 100)[1]
+                    ttls.append(int.from_bytes(value, sys.byteorder))
+                assert ttls == [1, 2, 3, 4, 5]
+
+    run(main())
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_view_with_gaps(loop, run, first):
     # Whether it goes at once or waits for the end of the turn.

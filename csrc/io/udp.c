@@ -401,7 +401,9 @@ udp_fill_extra(FlDatagramTransport *self, PyObject *sock)
     FlState *st = self->base.loop->st;
     PyObject *extra = self->base.extra;
     int rc = -1;
-    PyObject *shown = PyObject_CallOneArg(st->transport_socket, sock);
+    PyObject *shown = PyObject_CallMethodObjArgs((PyObject *)self->base.loop,
+                                                 st->str__make_transport_socket, sock,
+                                                 (PyObject *)self, NULL);
     PyObject *sockname = shown == NULL ? NULL : udp_name_of(sock, st->str_getsockname);
     PyObject *peername = NULL;
     if (sockname == NULL || PyDict_SetItem(extra, st->str_socket, shown) < 0 ||
