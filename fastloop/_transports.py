@@ -48,6 +48,11 @@ class _TransportSocket(trsock.TransportSocket):
         super().__init__(sock)
         self._transport = weakref.ref(transport)
 
+    def fileno(self) -> int:
+        # Who takes the number, as subprocess.Popen() does, may write to it.
+        _send_all(self._transport())
+        return super().fileno()
+
     def setsockopt(self, *args: Any, **kwargs: Any) -> None:
         # What was sent before has the options that it was sent with.
         _send_all(self._transport())

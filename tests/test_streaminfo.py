@@ -5,6 +5,7 @@ import contextlib
 import gc
 import re
 import socket
+import subprocess
 import sys
 import tempfile
 import weakref
@@ -168,6 +169,24 @@ def test_the_socket_is_behind_what_was_written(loop, run, way):
             sock.fileno()
             with pytest.raises(OSError):
                 sock.shutdown(socket.SHUT_WR)
+
+    run(main())
+
+
+def test_a_child_writes_behind_what_was_written(loop, run):
+    async def main():
+        ours, peer = tcp_socketpair(socket.AF_INET)
+        with peer:
+            transport, protocol = await loop.create_connection(Recorder, sock=ours)
+            transport.write(b"written")
+            sock = transport.get_extra_info("socket")
+            subprocess.run(["echo", " before"], stdout=sock, check=True)
+            transport.close()
+            await protocol.lost
+            received = b""
+            while data := peer.recv(100):
+                received += data
+            assert received == b"written before\n"
 
     run(main())
 
