@@ -111,6 +111,9 @@ def test_all_lines_or_none(loop, run, writer):
         async with writer() as (transport, read):
             with pytest.raises((TypeError, AssertionError)):
                 transport.writelines([b"lost", bytearray(b"lost"), "text"])
+            if is_stock(loop) and transport.get_write_buffer_size():
+                transport.abort()
+                pytest.skip("newer asyncio keeps the lines before, and sends nothing")
             transport.write(b"whole")
             assert await read(5) == b"whole"
 
