@@ -18,7 +18,8 @@ ROOMS = """
     process reader reader_arguments reads reads_ends reads_replaced run server
     shared signals signals_wakeup_fd sock start_tls stock stream streamedge
     streamread streams_api streamwrite subinterpreters tasks tasks_asyncgens
-    tasks_factory timer timer_when tlsengine transport turn udp view wakeup watchdog
+    tasks_factory timer timer_when tlsengine transport transporterrors turn udp
+    view wakeup watchdog
 """
 
 FEW = """

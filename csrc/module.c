@@ -65,9 +65,7 @@ module_libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
-    FlState *st = PyModule_GetState(module);
-    int rc = fl_handle_traverse_spares(st, visit, arg);
-    return rc == 0 ? fl_state_traverse(st, visit, arg) : rc;
+    return fl_state_traverse(PyModule_GetState(module), visit, arg);
 }
 
 static int

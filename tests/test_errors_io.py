@@ -311,25 +311,3 @@ def test_exit_from_the_callback_of_a_stream_server(loop, run, error):
     run(asyncio.wait_for(task, 30))
     run(settle())
     contexts.clear()
-
-
-def test_what_is_no_exception_is_reported(run_script):
-    """As the context of what its handler raises it would end the process."""
-    run_script(
-        """
-        import socket
-        loop = new_event_loop()
-        ours, theirs = socket.socketpair()
-        transport, _ = loop.run_until_complete(
-            loop.create_connection(asyncio.Protocol, sock=ours)
-        )
-        def handler(loop, context):
-            raise ValueError
-        loop.set_exception_handler(handler)
-        for wrong in "text", 5, ValueError:
-            transport._fatal_error(wrong)
-        loop.run_until_complete(asyncio.sleep(0))
-        theirs.close()
-        loop.close()
-        """
-    )

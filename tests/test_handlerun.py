@@ -23,6 +23,10 @@ def nothing(*args):
     pass
 
 
+def look(seen, *args):
+    seen.append(var.get())
+
+
 class Tells:
     """Notes what the variable is as the object goes."""
 
@@ -319,6 +323,64 @@ def test_a_callback_that_cancels_its_handle(loop):
     turn(loop)
     assert seen == ["inside"] * 3
     assert handles == []
+
+
+def test_a_callback_that_cancels_those_behind_it(loop):
+    seen = []
+    context = inside()
+    handles = []
+
+    def cancel():
+        for handle in handles[1::2]:
+            handle.cancel()
+
+    context.run(loop.call_soon, cancel)
+    for number in range(6):
+        argument = Tells(seen) if number % 2 else None
+        handles.append(context.run(loop.call_soon, look, seen, argument))
+    argument = None
+    turn(loop)
+    assert seen == ["inside"] * 6
+    assert [handle.cancelled() for handle in handles] == [False, True] * 3
+
+
+def test_stop_in_the_middle_of_a_batch(loop):
+    """The rest of the batch runs, and what it schedules waits for the next run."""
+    seen = []
+    context = inside()
+
+    def again():
+        seen.append(var.get())
+        loop.call_soon(look, seen)
+
+    for callback in (again, loop.stop, again):
+        context.run(loop.call_soon, callback)
+    loop.run_forever()
+    assert seen == ["inside"] * 2
+    assert var not in contextvars.copy_context()
+    turn(loop)
+    assert seen == ["inside"] * 4
+
+
+def test_an_exception_handler_that_raises_in_a_batch(loop, caplog):
+    seen = []
+    context = inside()
+
+    def handler(loop, details):
+        raise RuntimeError
+
+    def fail():
+        seen.append(var.get())
+        raise ValueError
+
+    loop.set_exception_handler(handler)
+    for callback in (fail, nothing, fail):
+        context.run(loop.call_soon, callback)
+    context.run(loop.call_soon, look, seen)
+    turn(loop)
+    assert seen == ["inside"] * 3
+    assert len(caplog.records) == 2
+    assert var not in contextvars.copy_context()
 
 
 def test_timers_and_readers_in_a_batch(loop):

@@ -19,8 +19,9 @@ fl_context_capture_anew(FlState *st, FlContexts *contexts, bool *shared)
     return copy;
 }
 
-PyObject *
-fl_context_take(FlContexts *contexts, PyObject *pristine)
+/* A context with the variables of pristine to run callbacks in; new reference. */
+static PyObject *
+context_take(FlContexts *contexts, PyObject *pristine)
 {
     PyObject *scratch = contexts->scratch;
     contexts->scratch = NULL;
@@ -49,7 +50,7 @@ int
 fl_context_come(FlContexts *contexts, FlStay *stay, PyObject *pristine)
 {
     fl_context_leave(contexts, stay);
-    PyObject *scratch = fl_context_take(contexts, pristine);
+    PyObject *scratch = context_take(contexts, pristine);
     if (scratch == NULL) return -1;
     if (PyContext_Enter(scratch) < 0) {
         Py_DECREF(scratch);

@@ -53,7 +53,7 @@ fl_context_vars(PyObject *context)
 PyObject *fl_context_capture_anew(FlState *st, FlContexts *contexts, bool *shared);
 
 /* A new reference to a context with the current variables; *shared tells whether it
- * is the pristine one, to be run through take and give. NULL with an exception. */
+ * is the pristine one, to be run by fl_context_stay(). NULL with an exception. */
 static inline PyObject *
 fl_context_capture(FlState *st, FlContexts *contexts, bool *shared)
 {
@@ -66,9 +66,6 @@ fl_context_capture(FlState *st, FlContexts *contexts, bool *shared)
     }
     return fl_context_capture_anew(st, contexts, shared);
 }
-
-/* A context with the variables of pristine to run one callback in; new reference. */
-PyObject *fl_context_take(FlContexts *contexts, PyObject *pristine);
 
 /* True if the callback that ran in scratch left no trace: same variables as pristine
  * and nobody else holds it. Then the reference goes back to contexts, and *other, which

@@ -24,6 +24,7 @@ handle_refill(FlState *st, PyTypeObject *type, int kind)
     for (; made < FL_HANDLE_REFILL; made++) {
         FlHandle *spare = PyObject_GC_New(FlHandle, type);
         if (spare == NULL) break;
+        Py_DECREF(type); /* a spare does not hold its type */
         /* handle_alloc() makes a reference of its own: a debug build's sum of all is to
          * forget this one. */
         Py_SET_REFCNT((PyObject *)spare, 2);
@@ -56,6 +57,7 @@ handle_alloc(FlState *st, PyTypeObject *type)
     st->free_handles[kind] = (FlHandle *)self->context;
     st->free_handle_count[kind]--;
     self->context = NULL;
+    Py_INCREF(type);
     _Py_NewReference((PyObject *)self);
     return self;
 #else
@@ -310,9 +312,11 @@ handle_end(FlHandle *self)
 #endif
     (void)handle_clear(op);
 #if FL_HAVE_GIL
-    if (FL_LIKELY(st != NULL && fl_handle_spare(st, self))) return;
+    if (FL_UNLIKELY(st == NULL || !fl_handle_spare(st, self)))
 #endif
-    PyObject_GC_Del(op);
+    {
+        PyObject_GC_Del(op);
+    }
     Py_DECREF(tp);
 }
 
@@ -338,18 +342,6 @@ handle_dealloc(PyObject *op)
     Py_TRASHCAN_END
 }
 
-int
-fl_handle_traverse_spares(FlState *st, visitproc visit, void *arg)
-{
-    for (int kind = 0; kind < 2; kind++) {
-        FlHandle *self = st->free_handles[kind];
-        for (; self != NULL; self = (FlHandle *)self->context) {
-            Py_VISIT(Py_TYPE(self));
-        }
-    }
-    return 0;
-}
-
 void
 fl_handle_free_spares(FlState *st)
 {
@@ -359,9 +351,7 @@ fl_handle_free_spares(FlState *st)
         st->free_handle_count[kind] = FL_HANDLE_FREE_MAX; /* nothing comes back */
         while (self != NULL) {
             FlHandle *next = (FlHandle *)self->context;
-            PyTypeObject *type = Py_TYPE(self);
             PyObject_GC_Del(self);
-            Py_DECREF(type);
             self = next;
         }
     }

@@ -126,11 +126,8 @@ fl_handle_is(FlState *st, PyObject *op)
 
 int fl_handle_register(PyObject *module, FlState *st);
 
-/* The spare handles hold their types, and these the module: the collector must see
- * that, or no interpreter's module goes away. */
-int fl_handle_traverse_spares(FlState *st, visitproc visit, void *arg);
-
-/* Keeps an empty handle for the next, with its type; false where there are enough. */
+/* Keeps an empty handle, which then holds nothing, its type neither; false where there
+ * are enough. */
 static inline bool
 fl_handle_spare(FlState *st, FlHandle *self)
 {

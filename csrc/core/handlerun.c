@@ -139,12 +139,40 @@ handle_call_foreign_context(FlHandle *self)
     return result;
 }
 
-/* The callback has run in the handle's scratch context, which nobody is in any more. */
-static void
-handle_give(FlHandle *self, PyObject *pristine)
+/* Goes into a context with the variables of the pristine one, which the handle shows
+ * and holds while it runs. 0, or -1 with an exception. */
+static inline int
+handle_enter(FlHandle *self, FlStay *stay)
 {
+    if (FL_UNLIKELY(fl_context_stay(&self->loop->contexts, stay, self->context) < 0)) {
+        return -1;
+    }
+    self->context = stay->scratch;
+    fl_shared_drop(&self->flags, FL_HANDLE_SHARED);
+    return 0;
+}
+
+/* What came of the callback. 0, or -1 with the exception that must leave the loop. */
+static inline int
+handle_ran(FlHandle *self, PyObject *result)
+{
+    if (FL_UNLIKELY(result == NULL)) return fl_handle_failed(self);
+    Py_DECREF(result);
+    return 0;
+}
+
+/* The same out of the context that handle_enter() went into, and which the handle keeps
+ * if the callback left a trace. */
+static int
+handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result)
+{
+    PyObject *scratch = stay->scratch;
     PyObject *other = NULL;
-    if (fl_context_give(&self->loop->contexts, pristine, self->context, &other)) {
+    stay->scratch = NULL;
+    if (FL_UNLIKELY(PyContext_Exit(scratch) < 0)) {
+        Py_CLEAR(result);
+    }
+    if (fl_context_give(&self->loop->contexts, pristine, scratch, &other)) {
         self->context = pristine;
         self->flags |= FL_HANDLE_SHARED;
         Py_XDECREF(other);
@@ -152,47 +180,32 @@ handle_give(FlHandle *self, PyObject *pristine)
     else {
         Py_DECREF(pristine);
     }
+    return handle_ran(self, result);
 }
 
 static inline int
 handle_run_in_context(FlHandle *self)
 {
     PyObject *context = self->context;
-    PyObject *pristine = NULL;
-    PyObject *result = NULL;
-    if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
-        result = handle_call_foreign_context(self);
-        goto ran;
-    }
     if (self->flags & FL_HANDLE_SHARED) {
-        pristine = context;
-        context = fl_context_take(&self->loop->contexts, pristine);
-        if (context == NULL) return fl_handle_failed(self);
-        /* While it runs, the handle shows the context that it runs in. */
-        self->context = context;
-        fl_shared_drop(&self->flags, FL_HANDLE_SHARED);
+        FlStay stay = {.scratch = NULL};
+        if (handle_enter(self, &stay) < 0) return fl_handle_failed(self);
+        return handle_left(self, &stay, context, handle_call(self));
     }
-    else {
-        Py_INCREF(context);
+    if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
+        return handle_ran(self, handle_call_foreign_context(self));
     }
+    PyObject *result = NULL;
+    Py_INCREF(context);
     if (FL_LIKELY(PyContext_Enter(context) == 0) ||
-        (pristine == NULL && self->loop->depth > 1 &&
-         fl_context_enter_copy(&context) == 0)) {
+        (self->loop->depth > 1 && fl_context_enter_copy(&context) == 0)) {
         result = handle_call(self);
         if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
             Py_CLEAR(result);
         }
     }
-    if (pristine == NULL) {
-        Py_DECREF(context);
-    }
-    else {
-        handle_give(self, pristine);
-    }
-ran:
-    if (FL_UNLIKELY(result == NULL)) return fl_handle_failed(self);
-    Py_DECREF(result);
-    return 0;
+    Py_DECREF(context);
+    return handle_ran(self, result);
 }
 
 int
@@ -236,6 +249,7 @@ handle_retire(FlHandle *self, bool seen)
 #if FL_HAVE_GIL
     FlLoop *loop = self->loop;
     PyObject *context = self->context;
+    PyTypeObject *type = Py_TYPE(self);
     const unsigned others = FL_HANDLE_TRACKED | FL_HANDLE_CROWD;
     if (FL_LIKELY(!seen && Py_REFCNT(self) == 1 && !(self->flags & others) &&
                   fl_handle_spare(loop->st, self))) {
@@ -248,6 +262,7 @@ handle_retire(FlHandle *self, bool seen)
         Py_DECREF(context);
         self->loop = NULL;
         Py_DECREF(loop);
+        Py_DECREF(type);
         return;
     }
 #else
@@ -255,22 +270,6 @@ handle_retire(FlHandle *self, bool seen)
 #endif
     fl_handle_track(self);
     Py_DECREF((PyObject *)self);
-}
-
-/* The callback may have left a trace, or what it returned does as it goes: out of the
- * context. */
-static int
-handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result)
-{
-    PyObject *scratch = stay->scratch;
-    stay->scratch = NULL;
-    if (FL_UNLIKELY(PyContext_Exit(scratch) < 0)) {
-        Py_CLEAR(result);
-    }
-    handle_give(self, pristine);
-    if (result == NULL) return fl_handle_failed(self);
-    Py_DECREF(result);
-    return 0;
 }
 
 int
@@ -284,13 +283,10 @@ fl_handle_run_staying(FlHandle *self, FlStay *stay)
         rc = fl_handle_run(self);
         goto ran;
     }
-    if (FL_UNLIKELY(fl_context_stay(contexts, stay, pristine) < 0)) {
+    if (FL_UNLIKELY(handle_enter(self, stay) < 0)) {
         rc = fl_handle_failed(self);
         goto ran;
     }
-    /* While it runs, the handle shows the context that it runs in, and holds it. */
-    self->context = stay->scratch;
-    fl_shared_drop(&self->flags, FL_HANDLE_SHARED);
     PyObject *result = handle_call(self);
     if (FL_LIKELY(result != NULL && Py_REFCNT(result) > 1 &&
                   fl_context_is_clean(stay, pristine))) {
