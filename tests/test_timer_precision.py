@@ -2,6 +2,7 @@
 
 import random
 import resource
+import socket
 import statistics
 import time
 
@@ -75,6 +76,49 @@ def test_a_timer_costs_no_more_than_two_wake_ups(loop):
     assert count * 0.9 <= waits <= count * 2
     # Polling out the last millisecond of each would take a whole one.
     assert time.thread_time() - started < 0.0007 * count
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="is Linux's")
+def test_a_crowd_shares_wake_ups(loop):
+    count = 2000
+    late = []
+
+    def callback(when):
+        late.append(loop.time() - when)
+
+    start = loop.time() + 0.01
+    for number in range(count):
+        when = start + 0.0001 * number
+        loop.call_at(when, callback, when)
+    loop.call_at(start + 0.0001 * count, loop.stop)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    loop.run_forever()
+    waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    assert len(late) == count
+    assert waits < count / 5
+    # A millisecond at most, but for a busy machine.
+    assert statistics.median(late) < 0.005
+
+
+def test_io_comes_beside_the_timers_of_a_crowd(loop):
+    order = []
+    reading, writing = socket.socketpair()
+
+    def tell(what):
+        order.append(what)
+        if len(order) == 201:
+            loop.stop()
+
+    with reading, writing:
+        reading.setblocking(False)
+        loop.add_reader(reading, lambda: tell(reading.recv(1)))
+        for number in range(200):
+            loop.call_later(0.0001 * number, tell, number)
+        loop.call_later(0.01, writing.send, b"x")
+        loop.run_forever()
+        loop.remove_reader(reading)
+    order.remove(b"x")
+    assert order == list(range(200))
 
 
 def test_equal_deadlines_of_many_in_order(loop):

@@ -10,11 +10,21 @@
 
 enum { HEAP_ARITY = 4, HEAP_FIRST_CAPACITY = 32, HEAP_SHRINK_ABOVE = 1024 };
 
+__extension__ typedef unsigned __int128 FlHeapBits;
+__extension__ typedef __int128 FlHeapRank;
+
+/* Key and number as one integer, whose sign is the key's. */
+static inline FlHeapRank
+heap_rank(const FlHeapEntry *entry)
+{
+    return (FlHeapRank)((FlHeapBits)(uint64_t)entry->key << 64 | entry->seq);
+}
+
 /* Without a branch: which of two keys is smaller nobody can foretell. */
 static inline bool
 heap_before(const FlHeapEntry *a, const FlHeapEntry *b)
 {
-    return (a->key < b->key) | ((a->key == b->key) & (a->seq < b->seq));
+    return heap_rank(a) < heap_rank(b);
 }
 
 static void

@@ -338,6 +338,7 @@ fl_poll_has_transport(FlPoll *poll, int fd)
 enum {
     POLL_TIMER_GAP = 250000,
     POLL_TIMER_GAP_CROWD = 1000000,
+    POLL_LIMIT_CROWD = 1,
     POLL_LIMIT_MAX = 60 * 1000,
 };
 
@@ -345,14 +346,18 @@ void
 fl_poll_arm(FlPoll *poll, int64_t deadline, int64_t next)
 {
     if (FL_UNLIKELY(fl_poll_is_foreign(poll))) return; /* it is the parent's timer */
-    bool crowd = next <= poll->fired + POLL_TIMER_GAP_CROWD;
-    int64_t gap = poll->fired + (crowd ? POLL_TIMER_GAP_CROWD : POLL_TIMER_GAP);
-    if (deadline < gap) {
-        deadline = gap;
-    }
+    int64_t soon = poll->fired + POLL_TIMER_GAP;
+    int64_t crowded = poll->fired + POLL_TIMER_GAP_CROWD;
+    bool crowd = next <= crowded;
+    int64_t until = crowd ? crowded : deadline < soon ? soon : deadline;
     /* An earlier one stays: the timers that move on with each request then cost no
      * system call, but one wake-up where the earlier deadline was cancelled. */
-    if (poll->armed != FL_POLL_UNARMED && poll->armed <= deadline) return;
+    if (poll->armed != FL_POLL_UNARMED && poll->armed <= until) return;
+    if (crowd && deadline <= soon) {
+        poll->limit = POLL_LIMIT_CROWD; /* and no timer to set */
+        return;
+    }
+    deadline = until;
     struct itimerspec spec = {
         .it_value = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000},
     };
@@ -391,6 +396,9 @@ fl_poll_harvest(FlPoll *poll, FlPollWait wait)
         n = epoll_wait(poll->epfd, poll->events, FL_POLL_BATCH, 0);
     }
     poll->harvested = n < 0 ? -errno : n;
+    if (n == 0 && timeout > 0) {
+        poll->fired = (int64_t)uv_hrtime();
+    }
     poll->limit = -1;
 }
 
