@@ -4,9 +4,11 @@ The whole suite on every interpreter takes longer than CI may: it is for the old
 Python, with the services (make test). The others run these rooms, each in one process,
 two interpreters side by side; Python 3.12 and 3.13, whose neighbours they are, and the
 debug build, which is slow, only those of the objects that all others are made of.
-`make matrix` leaves nothing out.
+asyncio proves the tests on the oldest and the newest Python; on the others they see
+fastloop alone. `make matrix` leaves nothing out.
 """
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +30,8 @@ FEW = """
     streamwrite tasks timer timer_when tlsengine transport turn udp wakeup
 """
 
+NEWEST = (3, 15)
+
 LEFT_OUT = "tests/test_subinterpreters.py::test_nothing_is_left_of_them"
 
 
@@ -38,7 +42,11 @@ def main() -> int:
     rooms = FEW if has_neighbours and has_gil else ROOMS
     files = [f"tests/test_{room}.py" for room in rooms.split()]
     options = ["-q", "-n", "0", f"--deselect={LEFT_OUT}"]
-    return subprocess.call([sys.executable, "-m", "pytest", *options, *files])
+    loops = "asyncio fastloop" if sys.version_info[:2] >= NEWEST else "fastloop"
+    return subprocess.call(
+        [sys.executable, "-m", "pytest", *options, *files],
+        env={**os.environ, "FASTLOOP_LOOPS": loops},
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import warnings
 import pytest
 from iosupport import tcp_socketpair
 
-LOOPS = ["asyncio", "fastloop"]
+LOOPS = os.environ.get("FASTLOOP_LOOPS", "asyncio fastloop").split()
+"""The loops under test. That asyncio proves a test need not be seen on each Python."""
 
 TIMEOUT = 60.0
 """Seconds that a coroutine or script may take on a busy machine before it hangs."""
