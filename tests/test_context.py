@@ -1,5 +1,6 @@
 """Context variables: what one callback sees of another, of tasks and of threads."""
 
+import asyncio
 import contextvars
 import gc
 import os
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.usefixtures("context_untouched")
 
 def look(seen):
     seen.append(var.get())
+
+
+def nothing():
+    pass
 
 
 # What a callback sees
@@ -619,6 +624,45 @@ def test_values_are_let_go_of_with_the_callback(loop):
     turn(loop)
     gc.collect()
     assert [ref() for ref in refs] == [None] * 5
+
+
+def schedule_with_a_value(loop, *on_end):
+    """Have a callback that does nothing wait, and alone lead to the variable's value."""
+
+    def within():
+        value = Value()
+        var.set(value)
+        loop.call_soon(nothing)
+        return weakref.ref(value, *on_end)
+
+    class Value:
+        pass
+
+    return contextvars.copy_context().run(within)
+
+
+def test_the_last_callback_s_values_are_let_go_of_when_the_run_ends(loop):
+    async def within():
+        return schedule_with_a_value(loop)
+
+    ref = schedule_with_a_value(loop)
+    assert ref() is not None
+    turn(loop)
+    assert ref() is None
+    ref = loop.run_until_complete(within())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert ref() is None
+
+
+def test_the_last_callback_s_values_are_let_go_of_when_the_loop_rests(loop):
+    late = []
+    own = contextvars.Context()
+    timer = loop.call_later(30, lambda: (late.append(1), loop.stop()), context=own)
+    ref = schedule_with_a_value(loop, lambda _: loop.stop())
+    loop.run_forever()
+    assert ref() is None
+    assert late == []
+    timer.cancel()
 
 
 @in_context

@@ -276,6 +276,34 @@ def test_arguments_are_let_go_of_before_the_next_callback(loop, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("way", ["run", "cancel"])
+def test_the_order_in_which_a_call_is_let_go_of(loop, kind, count, way):
+    gone = []
+
+    class Named:
+        def __init__(self, name):
+            self.name = name
+
+        def __call__(self, *args):
+            pass
+
+        def __del__(self):
+            gone.append(self.name)
+
+    handle = schedule(loop, kind, Named("callback"), *map(Named, range(count)))
+    if way == "cancel":
+        handle.cancel()
+    handle = None
+    turn(loop)
+    arguments = list(reversed(range(count)))
+    if way == "cancel":
+        assert gone == ["callback", *arguments]
+    else:
+        assert gone == [*arguments, "callback"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_finalizer_of_an_argument_may_use_the_loop(loop, kind):
     calls = []
 

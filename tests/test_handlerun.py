@@ -325,6 +325,39 @@ def test_a_callback_that_cancels_its_handle(loop):
     assert handles == []
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["shared", "own"])
+@pytest.mark.parametrize("how", ["returns", "raises"])
+def test_arguments_of_a_handle_that_its_callback_cancels(loop, count, kind, how):
+    """They go when the call is over, outside of the callback's context."""
+    seen = []
+    loop.set_exception_handler(lambda loop, details: details.clear())
+
+    class Numbered:
+        def __init__(self, number):
+            self.number = number
+
+        def __del__(self):
+            seen.append((self.number, var.get()))
+
+    def cancel(*args):
+        handle.cancel()
+        seen.append("cancelled")
+        del args
+        if how == "raises":
+            raise ValueError
+
+    arguments = [Numbered(number) for number in range(count)]
+    keywords = {} if kind == "shared" else {"context": inside()}
+    handle = inside().run(loop.call_soon, cancel, *arguments, **keywords)
+    loop.call_soon(nothing)
+    del arguments
+    turn(loop)
+    assert handle.cancelled()
+    gone = [(number, "outside") for number in reversed(range(count))]
+    assert seen == ["cancelled", *gone]
+
+
 def test_a_callback_that_cancels_those_behind_it(loop):
     seen = []
     context = inside()

@@ -97,6 +97,22 @@ fl_context_clear(FlContexts *contexts)
     Py_CLEAR(contexts->scratch);
 }
 
+void
+fl_context_rest(FlContexts *contexts)
+{
+    PyObject *pristine = contexts->pristine;
+    PyObject *scratch = contexts->scratch;
+    PyObject *current = PyThreadState_Get()->context; /* borrowed */
+    void *vars = current == NULL ? NULL : fl_context_vars(current);
+    if (pristine != NULL && Py_REFCNT(pristine) == 1 && contexts->vars != vars) {
+        fl_context_clear(contexts);
+    }
+    else if (scratch != NULL && fl_context_vars(scratch) != vars &&
+             fl_context_vars(scratch) != contexts->vars) {
+        Py_CLEAR(contexts->scratch);
+    }
+}
+
 #if FL_HAVE_GIL
 /* True if the word after ctx_prev is shared by copies, replaced by set(), and the
  * same again nowhere else: exactly what the functions above rely on. */

@@ -113,4 +113,8 @@ fl_context_leave(FlContexts *contexts, FlStay *stay)
 
 void fl_context_clear(FlContexts *contexts);
 
+/* The loop comes to rest: what no waiting handle keeps, nor the current context, is not
+ * kept by the contexts of callbacks that have run. */
+void fl_context_rest(FlContexts *contexts);
+
 #endif

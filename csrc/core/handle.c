@@ -116,7 +116,9 @@ error:
     return NULL;
 }
 
-/* Drops callback and arguments; the slots are empty before any destructor runs. */
+/* Drops callback and arguments; the slots are empty before any destructor runs. The
+ * order is that of asyncio's: the last argument goes first, as out of a tuple, and the
+ * callback ahead of them where cancel() empties the one slot before the other. */
 static void
 handle_drop_call(FlHandle *self)
 {
@@ -136,13 +138,17 @@ handle_drop_call(FlHandle *self)
         }
         args = held;
     }
+    bool cancelled = self->flags & FL_HANDLE_CANCELLED;
     self->callback = NULL;
     self->nargs = 0;
     fl_lock_release(&self->lock);
-    Py_XDECREF(callback);
-    for (int i = 0; i < nargs; i++) {
+    if (cancelled) {
+        Py_CLEAR(callback);
+    }
+    for (int i = nargs; i-- > 0;) {
         Py_DECREF(args[i]);
     }
+    Py_XDECREF(callback);
     PyMem_Free(own);
 }
 

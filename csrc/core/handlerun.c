@@ -80,12 +80,37 @@ handle_vectorcall(PyObject *callback, PyObject *const *args, size_t nargsf)
     return PyObject_Vectorcall(callback, args, nargsf, NULL);
 }
 
+/* The callback has cancelled its own handle, whose call nobody holds any more but the
+ * one that is over: it goes when the context is left, as out of asyncio's call of
+ * context.run(). A new reference, or NULL where there is no memory. */
+static FL_NEVER_INLINE PyObject *
+handle_outlive(PyObject *callback, PyObject *const *args, int nargs)
+{
+    PyObject *raised = PyErr_Occurred() ? fl_compat_take_exception() : NULL;
+    PyObject *call = PyTuple_New(1 + nargs);
+    if (call == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        PyTuple_SET_ITEM(call, 0, Py_NewRef(callback));
+        for (int i = 0; i < nargs; i++) {
+            PyTuple_SET_ITEM(call, 1 + i, Py_NewRef(args[i]));
+        }
+    }
+    if (raised != NULL) {
+        fl_compat_set_exception(raised);
+    }
+    return call;
+}
+
+/* *call is for the caller to release outside of the context, or NULL. */
 static inline PyObject *
-handle_call(FlHandle *self)
+handle_call(FlHandle *self, PyObject **call)
 {
     /* The callback may cancel its own handle, which empties the slots: own them. */
     PyObject *result;
     PyObject *args[1 + FL_HANDLE_INLINE_ARGS];
+    *call = NULL;
     fl_lock_acquire(&self->lock);
     PyObject *callback = self->callback;
     int nargs = self->nargs;
@@ -103,6 +128,9 @@ handle_call(FlHandle *self)
     if (FL_LIKELY(nargs <= FL_HANDLE_INLINE_ARGS)) {
         result = handle_vectorcall(callback, args + 1,
                                    (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET);
+        if (FL_UNLIKELY(!fl_handle_is_live(self))) {
+            *call = handle_outlive(callback, args + 1, nargs);
+        }
         for (int i = 0; i < nargs; i++) {
             Py_DECREF(args[i + 1]);
         }
@@ -110,6 +138,9 @@ handle_call(FlHandle *self)
     else {
         PyObject *all = fl_handleinfo_args(self);
         result = all == NULL ? NULL : PyObject_CallObject(callback, all);
+        if (FL_UNLIKELY(all != NULL && !fl_handle_is_live(self))) {
+            *call = handle_outlive(callback, &all, 1);
+        }
         Py_XDECREF(all);
     }
     Py_DECREF(callback);
@@ -152,10 +183,12 @@ handle_enter(FlHandle *self, FlStay *stay)
     return 0;
 }
 
-/* What came of the callback. 0, or -1 with the exception that must leave the loop. */
+/* What came of the callback, whose context was left. 0, or -1 with the exception that
+ * must leave the loop. */
 static inline int
-handle_ran(FlHandle *self, PyObject *result)
+handle_ran(FlHandle *self, PyObject *result, PyObject *call)
 {
+    Py_XDECREF(call);
     if (FL_UNLIKELY(result == NULL)) return fl_handle_failed(self);
     Py_DECREF(result);
     return 0;
@@ -164,7 +197,8 @@ handle_ran(FlHandle *self, PyObject *result)
 /* The same out of the context that handle_enter() went into, and which the handle keeps
  * if the callback left a trace. */
 static int
-handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result)
+handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result,
+            PyObject *call)
 {
     PyObject *scratch = stay->scratch;
     PyObject *other = NULL;
@@ -180,32 +214,34 @@ handle_left(FlHandle *self, FlStay *stay, PyObject *pristine, PyObject *result)
     else {
         Py_DECREF(pristine);
     }
-    return handle_ran(self, result);
+    return handle_ran(self, result, call);
 }
 
 static inline int
 handle_run_in_context(FlHandle *self)
 {
     PyObject *context = self->context;
+    PyObject *result = NULL;
+    PyObject *call = NULL;
     if (self->flags & FL_HANDLE_SHARED) {
         FlStay stay = {.scratch = NULL};
         if (handle_enter(self, &stay) < 0) return fl_handle_failed(self);
-        return handle_left(self, &stay, context, handle_call(self));
+        result = handle_call(self, &call);
+        return handle_left(self, &stay, context, result, call);
     }
     if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
-        return handle_ran(self, handle_call_foreign_context(self));
+        return handle_ran(self, handle_call_foreign_context(self), NULL);
     }
-    PyObject *result = NULL;
     Py_INCREF(context);
     if (FL_LIKELY(PyContext_Enter(context) == 0) ||
         (self->loop->depth > 1 && fl_context_enter_copy(&context) == 0)) {
-        result = handle_call(self);
+        result = handle_call(self, &call);
         if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
             Py_CLEAR(result);
         }
     }
     Py_DECREF(context);
-    return handle_ran(self, result);
+    return handle_ran(self, result, call);
 }
 
 int
@@ -287,8 +323,9 @@ fl_handle_run_staying(FlHandle *self, FlStay *stay)
         rc = fl_handle_failed(self);
         goto ran;
     }
-    PyObject *result = handle_call(self);
-    if (FL_LIKELY(result != NULL && Py_REFCNT(result) > 1 &&
+    PyObject *call;
+    PyObject *result = handle_call(self, &call);
+    if (FL_LIKELY(result != NULL && Py_REFCNT(result) > 1 && call == NULL &&
                   fl_context_is_clean(stay, pristine))) {
         Py_DECREF(result);
         self->context = pristine;
@@ -300,7 +337,7 @@ fl_handle_run_staying(FlHandle *self, FlStay *stay)
         handle_retire(self, stay->seen);
         return 0;
     }
-    rc = handle_left(self, stay, pristine, result);
+    rc = handle_left(self, stay, pristine, result, call);
 ran:
     fl_handle_track(self);
     Py_DECREF((PyObject *)self);

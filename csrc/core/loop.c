@@ -248,6 +248,7 @@ loop_take_turns(FlLoop *self, bool until_stopped, int64_t limit)
         self->runner = NULL;
     }
     if (rc < 0) return NULL;
+    fl_context_rest(&self->contexts);
     Py_RETURN_NONE;
 }
 

@@ -316,6 +316,7 @@ turn_limit(int64_t deadline, int64_t limit)
 static int
 turn_wait(FlLoop *self, int64_t limit)
 {
+    fl_context_rest(&self->contexts);
     int64_t deadline = fl_timers_next(&self->timers);
     int64_t now = 0;
     if (deadline != FL_TIMER_NEVER && fl_timer_clock(self, &now) < 0) return -1;
