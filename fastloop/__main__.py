@@ -64,14 +64,16 @@ def main() -> None:
             value, *rest = rest
         name = first[:2]
     else:
-        if first == "--" and rest:
-            first, *rest = rest
+        given = sys.argv[1:]
+        if first == "--":
+            given = rest
+            first, *rest = given or [""]
         elif first.startswith("-") and first != "-":
             fail(f"unknown option {first}; those of python go before -m fastloop")
-        if not first and sys.stdin is not None and sys.stdin.isatty():
+        if not given and sys.stdin is not None and sys.stdin.isatty():
             fail("nothing to run")
         target, value = run_script, first
-        if first in ("", "-"):
+        if not given or first == "-":
             target = run_stdin
         name = first
 
@@ -133,7 +135,8 @@ def run_stdin(_: str, module: types.ModuleType) -> None:
 
 
 def run_script(name: str, module: types.ModuleType) -> None:
-    path = os.path.join(os.getcwd(), name)
+    # An empty name is the current folder.
+    path = os.path.join(os.getcwd(), name) if name else os.getcwd()
     if get_importer(path) is not None:  # a folder or zip file
         if sys.flags.safe_path:
             sys.path.insert(0, path)
@@ -148,7 +151,7 @@ def run_script(name: str, module: types.ModuleType) -> None:
             source = file.read()
     except OSError as error:
         print(
-            f"{sys.executable}: can't open file {path!r}: "
+            f"{sys.orig_argv[0]}: can't open file {path!r}: "
             f"[Errno {error.errno}] {error.strerror}",
             file=sys.stderr,
         )

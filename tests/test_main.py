@@ -157,11 +157,18 @@ def test_program(both, programs, args):
     assert "True __main__" in done.out
 
 
-@pytest.mark.parametrize("args", [[], ["-", "a", "-m"]])
+@pytest.mark.parametrize("args", [[], ["--"], ["-", "a", "-m"]])
 def test_program_from_standard_input(both, args):
     done = both(*args, input=PROBE)
     assert (done.code, done.err) == (0, "")
     assert "True __main__ <stdin>" in done.out
+
+
+def test_empty_name_is_the_current_folder(both, tmp_path):
+    (tmp_path / "__main__.py").write_text(PROBE)
+    done = both("", "a")
+    assert (done.code, done.err) == (0, "")
+    assert "True __main__" in done.out
 
 
 def test_absolute_path(both, programs):
@@ -303,6 +310,7 @@ def test_end(execute, tmp_path, name, way):
 @pytest.mark.parametrize(
     ("args", "code"),
     [
+        ([""], 1),
         (["missing.py"], 2),
         (["missing/missing.py"], 2),
         (["unreadable.py"], 2),
@@ -584,7 +592,6 @@ def test_version(execute, option):
         (["-c"], "argument expected for the -c option"),
         (["-X", "dev", "x.py"], "unknown option -X; those of python go before"),
         (["--fast"], "unknown option --fast"),
-        (["--"], "unknown option --"),
     ],
 )
 def test_wrong_command_line(execute, args, words):
@@ -595,10 +602,11 @@ def test_wrong_command_line(execute, args, words):
     assert "Traceback" not in done.err
 
 
-def test_nothing_to_run_at_a_terminal(start):
+@pytest.mark.parametrize("args", [[], ["--"]])
+def test_nothing_to_run_at_a_terminal(start, args):
     ours, theirs = os.openpty()
     try:
-        process = start(FASTLOOP, stdin=theirs)
+        process = start(FASTLOOP, *args, stdin=theirs)
         _, err = process.communicate(timeout=TIMEOUT)
     finally:
         os.close(ours)
