@@ -5,6 +5,7 @@ import concurrent.futures
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -566,3 +567,62 @@ def test_the_last_reference_is_dropped_by_the_loop(loop):
     thread.join()
     loop.run_forever()
     assert idents == [threading.get_ident()]
+
+
+def test_what_a_thread_handed_over_comes_before_what_the_loop_makes_ready_then(loop):
+    seen = []
+
+    def hand_over(*numbers):
+        def send():
+            for number in numbers:
+                loop.call_soon_threadsafe(seen.append, number)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        thread.join()
+
+    def callback():
+        loop.call_soon(seen.append, 1)
+        hand_over(2, 3)
+        loop.call_soon(seen.append, 4)
+        hand_over(5)
+        loop.call_soon_threadsafe(seen.append, 6)
+        loop.create_task(step())
+        hand_over(8)
+        loop.call_soon(loop.stop)
+
+    async def step():
+        seen.append(7)
+
+    loop.call_soon(callback)
+    loop.run_forever()
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_a_thread_handed_over_comes_before_what_it_makes_readable_then(loop):
+    rounds = 50
+    seen = []
+    ours, theirs = socket.socketpair()
+    answered = threading.Event()
+
+    def send():
+        for number in range(rounds):
+            loop.call_soon_threadsafe(seen.append, number)
+            theirs.send(b"x")
+            answered.wait(TIMEOUT)
+            answered.clear()
+        loop.call_soon_threadsafe(loop.stop)
+
+    def readable():
+        ours.recv(1)
+        seen.append("read")
+        answered.set()
+
+    with ours, theirs:
+        loop.add_reader(ours, readable)
+        thread = threading.Thread(target=send)
+        thread.start()
+        loop.run_forever()
+        thread.join()
+        loop.remove_reader(ours)
+    assert seen == [thing for number in range(rounds) for thing in (number, "read")]

@@ -58,6 +58,11 @@ int
 fl_loop_push(FlLoop *loop, FlHandle *handle)
 {
     if (!fl_loop_is_own(loop)) return fl_wakeup_hand_over(loop, handle, false);
+    if (!FL_HAVE_GIL &&
+        FL_UNLIKELY(fl_wakeup_comes_first(&loop->wakeup, &loop->ready)) &&
+        fl_wakeup_drain(loop) < 0) {
+        return -1;
+    }
     if (FL_UNLIKELY(!fl_ring_push(&loop->ready, handle))) {
         PyErr_NoMemory();
         return -1;

@@ -13,8 +13,9 @@
 enum { FL_WAKEUP_AWAKE, FL_WAKEUP_ASLEEP, FL_WAKEUP_LOOKS };
 
 /* With a GIL, other threads push onto the ready queue itself, in one order with
- * call_soon(); without one they fill a queue of their own. So does everybody while the
- * loop stands still, when no thread is the loop's own.
+ * call_soon(); without one they fill a queue of their own, which the loop's thread
+ * moves behind what is ready before it puts something there. So does everybody while
+ * the loop stands still, when no thread is the loop's own.
  *
  * Invariants: queue owns its handles and is touched under lock alone; length is how
  * many they are; timers counts those in it that are FL_HANDLE_HANDED; pending is true
@@ -91,6 +92,15 @@ static inline bool
 fl_wakeup_has_work(FlWakeup *wakeup)
 {
     return atomic_load_explicit(&wakeup->pending, memory_order_relaxed);
+}
+
+/* Whether what other threads have queued is to be moved ahead of what the loop's own
+ * makes ready now, which may know of it: without a GIL. Not behind a crowd, where that
+ * would keep senders from pausing. */
+static inline bool
+fl_wakeup_comes_first(FlWakeup *wakeup, const FlRing *ready)
+{
+    return fl_wakeup_has_work(wakeup) && fl_ring_len(ready) < FL_WAKEUP_BATCH;
 }
 
 extern PyMethodDef fl_wakeup_methods[]; /* call_soon_threadsafe, _write_to_self */
