@@ -255,6 +255,33 @@ def test_resumed_after_its_loop_was_closed(loop_factory):
             gc.collect()
 
 
+def test_finalizers_find_a_lost_transport_not_closing(loop_factory):
+    """That of a StreamWriter warns then, whether it runs first or last."""
+    seen = []
+
+    class Witness:
+        def __del__(self):
+            seen.append(self.transport.is_closing())
+
+    loop = loop_factory()
+    ours, peer = socket.socketpair()
+
+    async def connect():
+        cycle = [Witness()]
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        protocol.cycle = cycle
+        cycle.append(Witness())
+        for witness in cycle:
+            witness.transport = transport
+
+    with peer:
+        loop.run_until_complete(connect())
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            loop.close()
+            gc.collect()
+        assert seen == [False, False]
+
+
 # Losses
 
 

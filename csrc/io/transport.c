@@ -390,7 +390,11 @@ fl_transport_call_connection_lost(PyObject *op, PyObject *exc)
 PyObject *
 fl_transport_is_closing(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(((FlTransport *)op)->flags & FL_TRANSPORT_CLOSING);
+    /* As in asyncio, what the collector ended is not closing for the finalizers that
+     * run behind: that of a StreamWriter warns then. */
+    unsigned flags = ((FlTransport *)op)->flags;
+    flags &= FL_TRANSPORT_CLOSING | FL_TRANSPORT_UNCLOSED;
+    return PyBool_FromLong(flags == FL_TRANSPORT_CLOSING);
 }
 
 PyObject *
@@ -517,6 +521,9 @@ fl_transport_finalize(PyObject *op)
 {
     FlTransport *self = (FlTransport *)op;
     if (self->flags & FL_TRANSPORT_CLOSED) return;
+    if (!(self->flags & FL_TRANSPORT_CLOSING)) {
+        self->flags |= FL_TRANSPORT_UNCLOSED;
+    }
     fl_transport_warn_unclosed(op);
     PyObject *pending = fl_compat_take_exception();
     fl_transport_release(self);

@@ -25,6 +25,7 @@ enum {
     FL_TRANSPORT_OVERDUE = 1 << 8,         /* connection_lost() could not be scheduled:
                                             * the next turn tries, and owns a reference */
     FL_TRANSPORT_READ_EOF = 1 << 9,        /* nothing more will come: no reading */
+    FL_TRANSPORT_UNCLOSED = 1 << 10,       /* ended by the collector and nobody else */
 };
 
 /* What differs between sockets, pipes and datagrams. */
