@@ -82,8 +82,14 @@ static PyObject *
 handle_get_args(PyObject *op, void *Py_UNUSED(closure))
 {
     FlHandle *self = (FlHandle *)op;
-    if (self->callback == NULL) Py_RETURN_NONE;
-    return fl_handleinfo_args(self);
+    PyObject *args = fl_handleinfo_args(self);
+    /* There is no call: then there was none, or it went meanwhile. */
+    PyObject *callback = fl_handle_callback(self);
+    if (args != NULL && callback == NULL) {
+        Py_SETREF(args, Py_NewRef(Py_None));
+    }
+    Py_XDECREF(callback);
+    return args;
 }
 
 static PyObject *

@@ -38,11 +38,16 @@ handle_callback_source(FlState *st, FlHandle *self)
     return source;
 }
 
-/* The callback raised. As asyncio's Handle._run(). */
+/* The callback raised. As asyncio's Handle._run(). Where memory is out, Python may lose
+ * the exception of a function as it takes its frame down. */
 int
 fl_handle_failed(FlHandle *self)
 {
     FlState *st = self->loop->st;
+    if (FL_UNLIKELY(PyErr_Occurred() == NULL)) {
+        PyErr_SetString(PyExc_SystemError,
+                        "a callback returned NULL without setting an exception");
+    }
     if (fl_errors_fatal()) return -1;
     PyObject *exc = fl_compat_take_exception();
     PyObject *source = handle_callback_source(st, self);

@@ -24,6 +24,7 @@ SHORT = {
     "connect_audited": 1,
     "peer_closes": 1,
     "pipe_read": 1,
+    "raising_callback": 1,
     "read": 1,
     "run_forever": 1,
     "run_once": 1,
