@@ -78,4 +78,8 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "metrics"})
+    names = {*globals(), *_HOMES, "metrics"}
+    if sys.version_info >= (3, 14):
+        # Who looks at all names, as help() does, is not warned; nor is it by asyncio.
+        names.discard("EventLoopPolicy")
+    return sorted(names)
