@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import inspect
 import socket
+from unittest import mock
 
 import pytest
 from conftest import run_script, turn
@@ -312,6 +314,14 @@ def test_misused_classes_do_not_crash(run_script):
         """
     )
     assert result.stdout.endswith("alive\n")
+
+
+@pytest.mark.parametrize("name", ["call_soon", "call_later", "call_at", "time"])
+def test_signatures(loop, name):
+    bound = inspect.signature(getattr(loop, name))
+    unbound = inspect.signature(getattr(type(loop), name))
+    assert list(unbound.parameters) == ["self", *bound.parameters]
+    assert callable(getattr(mock.create_autospec(type(loop)), name))
 
 
 def test_wrong_arguments_of_plain_methods(loop):

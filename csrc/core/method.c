@@ -119,6 +119,21 @@ method_get_described(PyObject *op, void *closure)
     return value;
 }
 
+/* inspect does not ask such a descriptor for its text, but asks any object for this. */
+static PyObject *
+method_get_signature(PyObject *op, void *Py_UNUSED(closure))
+{
+    FlMethod *self = (FlMethod *)op;
+    PyObject *inspect = PyImport_ImportModule("inspect");
+    if (inspect == NULL) return NULL;
+    PyObject *method = PyDescr_NewMethod(self->owner, self->def);
+    PyObject *signature =
+        method == NULL ? NULL : PyObject_CallMethod(inspect, "signature", "O", method);
+    Py_XDECREF(method);
+    Py_DECREF(inspect);
+    return signature;
+}
+
 static PyObject *
 method_repr(PyObject *op)
 {
@@ -151,6 +166,7 @@ static PyGetSetDef method_getset[] = {
     {"__doc__", method_get_described, NULL, NULL, (void *)"__doc__"},
     {"__text_signature__", method_get_described, NULL, NULL,
      (void *)"__text_signature__"},
+    {"__signature__", method_get_signature, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
