@@ -60,6 +60,25 @@ def test_the_callback_may_cancel_its_own_handle(loop):
     assert seen == [True]
 
 
+def test_the_callback_may_cancel_its_own_handle_that_is_run_by_hand(run_script):
+    source = """
+    import threading
+
+    def by_hand():
+        handle = loop.call_soon_threadsafe(lambda: handle.cancel())
+        handle._run()
+        print(handle.cancelled())
+
+    loop = new_event_loop()
+    by_hand()
+    thread = threading.Thread(target=by_hand)
+    thread.start()
+    thread.join()
+    loop.close()
+    """
+    assert run_script(source).stdout.split() == ["True", "True"]
+
+
 def test_cancelled_before_it_began(loop):
     seen = []
     handle = loop.call_soon_threadsafe(seen.append, 1)

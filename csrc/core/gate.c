@@ -30,14 +30,21 @@ fl_gate_destroy(FlLoop *loop)
     uv_mutex_destroy(&gate->mutex);
 }
 
-bool
-fl_gate_enter(FlGate *gate, FlHandle *handle)
+static bool
+gate_is_inside(FlLoop *loop)
 {
+    return loop->thread == PyThread_get_thread_ident();
+}
+
+bool
+fl_gate_enter(FlLoop *loop, FlHandle *handle)
+{
+    FlGate *gate = &loop->gate;
     if (!FL_HAVE_GIL) {
         uv_mutex_lock(&gate->mutex);
     }
     bool enters = !(handle->flags & FL_HANDLE_CANCELLED);
-    if (enters) {
+    if (enters && FL_LIKELY(gate_is_inside(loop))) {
         fl_shared_set(&handle->flags, FL_HANDLE_RUNNING);
     }
     if (!FL_HAVE_GIL) {
@@ -80,7 +87,7 @@ unsigned
 fl_gate_mark(FlLoop *loop, FlHandle *handle, unsigned flags)
 {
     FlGate *gate = &loop->gate;
-    bool inside = loop->thread == PyThread_get_thread_ident();
+    bool inside = gate_is_inside(loop);
     if (FL_UNLIKELY(fl_poll_is_foreign(&loop->poll))) {
         return fl_shared_set(&handle->flags, flags);
     }

@@ -27,8 +27,9 @@ int fl_gate_init_uv(FlGate *gate);
 /* Nobody waits any more: every handle that waits keeps its loop alive. */
 void fl_gate_destroy(FlLoop *loop);
 
-/* The callback begins; false if the handle was cancelled. */
-bool fl_gate_enter(FlGate *gate, FlHandle *handle);
+/* The callback begins; false if the handle was cancelled. Nobody waits for the end of
+ * one that is run by hand, outside of the loop's run. */
+bool fl_gate_enter(FlLoop *loop, FlHandle *handle);
 
 /* The callback has ended. */
 void fl_gate_leave(FlLoop *loop, FlHandle *handle);

@@ -255,7 +255,7 @@ fl_handle_run(FlHandle *self)
     if (!FL_HANDLE_GATED || FL_LIKELY(!(self->flags & FL_HANDLE_THREADSAFE))) {
         return handle_run_in_context(self);
     }
-    if (!fl_gate_enter(&self->loop->gate, self)) return 0;
+    if (!fl_gate_enter(self->loop, self)) return 0;
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     int rc = handle_run_in_context(self);
     fl_gate_leave(loop, self);
