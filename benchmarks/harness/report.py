@@ -46,7 +46,9 @@ class Result:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in three digits, like ``1.23 us``."""
+    """Write a duration in three digits, like ``1.23 us``; what is early is below 0."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
     for unit, scale in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
         value = seconds * scale
         if value < 999.5:
