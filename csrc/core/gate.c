@@ -30,12 +30,6 @@ fl_gate_destroy(FlLoop *loop)
     uv_mutex_destroy(&gate->mutex);
 }
 
-static bool
-gate_is_inside(FlLoop *loop)
-{
-    return loop->thread == PyThread_get_thread_ident();
-}
-
 bool
 fl_gate_enter(FlLoop *loop, FlHandle *handle)
 {
@@ -44,7 +38,7 @@ fl_gate_enter(FlLoop *loop, FlHandle *handle)
         uv_mutex_lock(&gate->mutex);
     }
     bool enters = !(handle->flags & FL_HANDLE_CANCELLED);
-    if (enters && FL_LIKELY(gate_is_inside(loop))) {
+    if (enters && FL_LIKELY(fl_loop_runs_here(loop))) {
         fl_shared_set(&handle->flags, FL_HANDLE_RUNNING);
     }
     if (!FL_HAVE_GIL) {
@@ -87,7 +81,7 @@ unsigned
 fl_gate_mark(FlLoop *loop, FlHandle *handle, unsigned flags)
 {
     FlGate *gate = &loop->gate;
-    bool inside = gate_is_inside(loop);
+    bool inside = fl_loop_runs_here(loop);
     if (FL_UNLIKELY(fl_poll_is_foreign(&loop->poll))) {
         return fl_shared_set(&handle->flags, flags);
     }

@@ -319,7 +319,7 @@ fl_jobs_add(FlJobs *self, FlLoop *loop, PyObject *future, PyObject *func,
     FlJob *job = job_new(self->st, loop, future, func, args, nargs);
     if (job == NULL) return -1;
     /* The worker that is called waits a little until the loop is out of its way. */
-    bool holds_gil = loop->thread == PyThread_get_thread_ident();
+    bool holds_gil = fl_loop_runs_here(loop);
     atomic_store_explicit(&self->released, !holds_gil, memory_order_relaxed);
     int rc = jobs_put(self, (PyObject *)job);
     if (rc >= 0) {

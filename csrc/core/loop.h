@@ -101,11 +101,18 @@ fl_loop_check_process(FlLoop *loop)
 /* In debug mode RuntimeError and -1 off the loop's thread, or 0. */
 int fl_loop_check_thread(FlLoop *loop);
 
+/* Whether the loop runs in this thread. */
+static inline bool
+fl_loop_runs_here(const FlLoop *loop)
+{
+    return loop->thread == PyThread_get_thread_ident();
+}
+
 /* Whether the caller may touch what is the loop's own: see above. */
 static inline bool
 fl_loop_is_own(FlLoop *loop)
 {
-    return FL_HAVE_GIL || loop->thread == PyThread_get_thread_ident();
+    return FL_HAVE_GIL || fl_loop_runs_here(loop);
 }
 
 /* Whether another thread runs the loop, which no GIL keeps from what is its own. */

@@ -209,7 +209,7 @@ wakeup_let_catch_up(FlLoop *loop, size_t length)
     FlWakeup *wakeup = &loop->wakeup;
     size_t step = wakeup->stuck ? WAKEUP_CROWD_STEP_STUCK : WAKEUP_CROWD_STEP;
     if (length % step != 0) return;
-    if (loop->thread == 0 || loop->thread == PyThread_get_thread_ident()) return;
+    if (loop->thread == 0 || fl_loop_runs_here(loop)) return;
     size_t taken = loop->ready.head;
     size_t seen = taken;
     PyThreadState *thread = PyEval_SaveThread();

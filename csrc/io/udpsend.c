@@ -178,7 +178,7 @@ static bool
 udpsend_batches(FlDatagramTransport *self)
 {
     return self->flush.queued && !(self->base.flags & FL_TRANSPORT_CLOSING) &&
-           self->base.loop->thread == PyThread_get_thread_ident();
+           fl_loop_runs_here(self->base.loop);
 }
 
 /* A datagram has to wait. 0 or -1. */
@@ -264,8 +264,7 @@ udpsend_send(FlDatagramTransport *self, PyObject *data, PyObject *address,
         return fl_flow_maybe_pause(base);
     }
     /* The first of the turn went at once; those behind it leave together. */
-    if (!(base->flags & FL_TRANSPORT_CLOSING) &&
-        base->loop->thread == PyThread_get_thread_ident()) {
+    if (!(base->flags & FL_TRANSPORT_CLOSING) && fl_loop_runs_here(base->loop)) {
         fl_turn_flush_later(base->loop, &self->flush);
     }
     return 0;
