@@ -122,9 +122,8 @@ def test_large_writes_in_a_row(loop, run, tls, kind, end):
     run(main())
 
 
-@pytest.mark.parametrize("high", [None, 0])
-def test_large_writes_of_one_turn_that_blocks(loop, run, tls, high):
-    """They do not wait for one another, as they do where nothing is encrypted."""
+def test_nothing_waits_where_nothing_may(loop, run, tls):
+    """The peer has it all before the turn is over."""
 
     def connect(address):
         sock = tls.client.wrap_socket(
@@ -138,10 +137,49 @@ def test_large_writes_of_one_turn_that_blocks(loop, run, tls, high):
             with await in_thread(connect, address) as peer:
                 (server,) = servants
                 await server.received(1)
-                server.transport.set_write_buffer_limits(high)
+                server.transport.set_write_buffer_limits(high=0)
                 for _ in range(5):
                     server.transport.write(bytes(20_000))
                 assert len(read_exactly(peer, 100_000)) == 100_000
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [20_000, 256 * 1024, 1_500_000])
+def test_a_row_of_more_than_the_peer_takes(loop, run, tls, size):
+    """Pauses, and goes on as the peer reads."""
+    count = 24_000_000 // size
+    chunks = [pattern(size, seed) for seed in range(5)]
+    expected = b"".join(chunks[number % 5] for number in range(count))
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            server.transport.pause_reading()
+            for number in range(count):
+                client.transport.write(chunks[number % 5])
+            await client.until(lambda: "pause" in client.events)
+            assert client.transport.get_write_buffer_size() > 512 * 1024
+            server.transport.resume_reading()
+            assert digest(await server.received(len(expected))) == digest(expected)
+            await client.until(lambda: "resume" in client.events)
+            assert client.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+def test_what_the_peer_takes_does_not_count(loop, run, tls):
+    """The size is asked between the writes of a row, and after it."""
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            for _ in range(5):
+                client.transport.write(bytes(20_000))
+                assert client.transport.get_write_buffer_size() == 0
+            for _ in range(5):
+                client.transport.write(bytes(20_000))
+            client.transport.set_write_buffer_limits(high=1)
+            assert "pause" not in client.events
+            assert len(await server.received(200_000)) == 200_000
 
     run(main())
 

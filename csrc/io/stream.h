@@ -8,6 +8,7 @@
 #define FL_STREAM_H
 #include "base/buffers.h"
 #include "io/bound.h"
+#include "io/series.h"
 
 /* A protocol of our own that takes bytes without a call into Python. */
 typedef struct {
@@ -30,8 +31,7 @@ typedef struct {
     PyObject *local;        /* the socket's own address, where known without asking */
     PyObject *empty_waiter; /* sendfile waits for an empty queue */
     Py_ssize_t predicted;   /* how much the next read is likely to bring */
-    uint64_t large_turn;    /* of the large write that was sent last */
-    uint64_t large_at;      /* uv_hrtime() behind it */
+    FlSeries series;
     int family;
     int16_t calm;  /* reads in a row that emptied the socket: see streamedge.c */
     uint8_t flood; /* large reads since the last write, up to a few */

@@ -10,10 +10,7 @@
 #include <sys/socket.h>
 
 enum {
-    STREAMWRITE_LARGE = 16 * 1024,     /* below, writes wait for the turn's end */
-    STREAMWRITE_SERIES = 1024 * 1024,  /* of large writes in a row */
-    STREAMWRITE_PAUSE_NS = 100 * 1000, /* ends such a series */
-    STREAMWRITE_VECTORS = 256,         /* buffers a sendmsg() takes */
+    STREAMWRITE_VECTORS = 256, /* buffers a sendmsg() takes */
     STREAMWRITE_JOINED = 4096, /* so few bytes are sent as one buffer, see below */
 };
 
@@ -167,39 +164,23 @@ fl_streamwrite_due(FlFlush *flush)
     return fl_transport_left(&self->base, entered, rc);
 }
 
-/* A large write goes at once, so that the peer works on it meanwhile. Those behind it,
- * in the same turn and without a pause between them, wait for one another: the kernel
- * sends four times 256 KiB for a sixth less than one after the other, and wakes the
- * peer less often. The socket has taken all so far, so they do not count as its buffer;
- * but not where little may wait, for whoever wants to know when it has left. */
-static bool
-streamwrite_series_goes_on(FlStream *self)
-{
-    if (self->large_turn != fl_metrics_turns(&self->base.loop->metrics)) return false;
-    if (self->base.high_water < STREAMWRITE_LARGE) return false;
-    uint64_t now = uv_hrtime();
-    return now < self->large_at || now - self->large_at < STREAMWRITE_PAUSE_NS;
-}
-
 /* Whether what is queued waits for the end of the turn, and for what may follow. */
 static bool
 streamwrite_may_wait(FlStream *self)
 {
-    FlLoop *loop = self->base.loop;
-    if (loop->thread == 0) return false;
+    if (self->base.loop->thread == 0) return false;
     size_t size = self->out.size;
-    if (size < STREAMWRITE_LARGE && size <= self->base.high_water) return true;
-    return size < STREAMWRITE_SERIES && streamwrite_series_goes_on(self);
+    if (size < FL_SERIES_LARGE && size <= self->base.high_water) return true;
+    return size < FL_SERIES_LIMIT && fl_series_goes_on(&self->series, &self->base);
 }
 
 static int
 streamwrite_send_now(FlStream *self)
 {
-    bool large = self->out.size >= STREAMWRITE_LARGE;
+    bool large = self->out.size >= FL_SERIES_LARGE;
     int rc = fl_streamwrite_flush(self);
     if (large) {
-        self->large_turn = fl_metrics_turns(&self->base.loop->metrics);
-        self->large_at = uv_hrtime();
+        fl_series_sent(&self->series, &self->base);
     }
     return rc;
 }
@@ -278,7 +259,7 @@ streamwrite_write_other(FlStream *self, PyObject *data)
         return self->out.size > 0 ? streamwrite_queued(self) : 0;
     }
     int rc = 0;
-    bool large = view.len >= STREAMWRITE_LARGE;
+    bool large = view.len >= FL_SERIES_LARGE;
     if (large && self->flush.queued) {
         rc = fl_streamwrite_flush(self);
     }

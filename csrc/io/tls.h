@@ -43,6 +43,7 @@ typedef struct {
     FlFlush flush;
     FlTlsEngine engine;
     FlBuffers out;
+    FlSeries series;
     PyObject *below;
     FlStream *stream; /* borrowed from below */
     PyObject *waiter;
@@ -67,6 +68,7 @@ typedef struct {
     bool accepted;       /* made by a server: nobody waits for its handshake */
     bool resume_pending; /* _resume() is scheduled */
     bool counted;        /* among the open ones */
+    bool bulky;          /* a large batch was sent */
 } FlTls;
 
 /* It is open no more. */

@@ -9,10 +9,12 @@
 #include "io/payload.h"
 #include "io/streamwrite.h"
 
+/* How much is encrypted before it is sent: at first little, since the socket may take
+ * no more, then as much as a series has. See architecture.md. */
 enum {
-    TLS_SMALL_WRITE = 16 * 1024, /* below, writes wait for the end of the turn */
-    TLS_VECTORS = 32,            /* small writes that become one record */
-    TLS_BATCH = 16 * 16 * 1024,  /* encrypted before it is sent: see architecture.md */
+    TLS_VECTORS = 32, /* small writes that become one record */
+    TLS_BATCH = 256 * 1024,
+    TLS_LARGE_BATCH = FL_SERIES_LIMIT,
 };
 
 static FlState *
@@ -99,6 +101,36 @@ fl_tlswrite_send(FlTls *self)
     return tls_hand_down(self) < 0 ? -1 : tls_send(self);
 }
 
+/* A large batch is many small blocks of the C library's, freed together behind the
+ * send. glibc gives as much back to the kernel, to be faulted in again for the next
+ * batch, unless a block of that size was freed before: by that it knows what the
+ * program's blocks are like. */
+static void
+tls_expect_large(FlTls *self)
+{
+    if (self->bulky) return;
+    self->bulky = true;
+    PyMem_RawFree(PyMem_RawMalloc(TLS_LARGE_BATCH));
+}
+
+/* How much to encrypt before the first of it is sent. */
+static size_t
+tls_first_batch(FlTls *self)
+{
+    if (!fl_series_goes_on(&self->series, &self->base)) return TLS_BATCH;
+    tls_expect_large(self);
+    return TLS_LARGE_BATCH;
+}
+
+/* How much behind a batch that was sent: twice as much, for what the socket does not
+ * take waits, encrypted. */
+static size_t
+tls_next_batch(FlTls *self, size_t batch)
+{
+    tls_expect_large(self);
+    return batch < TLS_LARGE_BATCH / 2 ? batch * 2 : TLS_LARGE_BATCH;
+}
+
 int
 fl_tls_flush(FlTls *self)
 {
@@ -106,7 +138,7 @@ fl_tls_flush(FlTls *self)
         fl_turn_flush_later(self->base.loop, &self->flush);
         return 0;
     }
-    size_t batch = 0;
+    size_t batch = 0, limit = tls_first_batch(self);
     FlTlsResult rc = FL_TLS_DONE;
     while (self->out.size > 0 && !self->below_full && rc == FL_TLS_DONE &&
            (self->state == FL_TLS_WRAPPED || self->state == FL_TLS_FLUSHING)) {
@@ -115,8 +147,9 @@ fl_tls_flush(FlTls *self)
         Py_ssize_t size = tls_hand_down(self);
         if (size < 0) goto error;
         batch += (size_t)size;
-        if (batch >= TLS_BATCH) {
+        if (batch >= limit) {
             batch = 0;
+            limit = tls_next_batch(self, limit);
             if (tls_send(self) < 0) return -1;
         }
     }
@@ -133,7 +166,7 @@ error:
 static Py_ssize_t
 tls_write_through(FlTls *self, const char *data, size_t size)
 {
-    size_t done = 0, batch = 0;
+    size_t done = 0, batch = 0, limit = tls_first_batch(self);
     while (done < size && !self->below_full && !self->busy && self->out.size == 0 &&
            self->state == FL_TLS_WRAPPED) {
         size_t part = size - done < FL_TLS_RECORD ? size - done : FL_TLS_RECORD;
@@ -150,8 +183,9 @@ tls_write_through(FlTls *self, const char *data, size_t size)
             return (Py_ssize_t)size;
         }
         batch += (size_t)down;
-        if (batch >= TLS_BATCH) {
+        if (batch >= limit) {
             batch = 0;
+            limit = tls_next_batch(self, limit);
             if (tls_send(self) < 0) return -1;
         }
         if (rc == FL_TLS_AGAIN) break;
@@ -186,18 +220,30 @@ tlswrite_none(int rc)
     Py_RETURN_NONE;
 }
 
+/* Whether what is queued waits for the end of the turn, and for what may follow. */
+static bool
+tls_may_wait(FlTls *self)
+{
+    size_t size = self->out.size;
+    if (size < FL_SERIES_LARGE && size < self->base.high_water) return true;
+    return size < FL_SERIES_LIMIT && !self->below_full &&
+           fl_series_goes_on(&self->series, &self->base);
+}
+
 /* Something was queued: now, or at the end of the turn? */
 static int
 tls_queued(FlTls *self)
 {
     if (self->state != FL_TLS_WRAPPED) return fl_tls_control_writing(self);
-    if (self->out.size < TLS_SMALL_WRITE && self->out.size < self->base.high_water) {
+    if (tls_may_wait(self)) {
         if (!self->below_full) {
             fl_turn_flush_later(self->base.loop, &self->flush);
         }
         return 0;
     }
-    return fl_tls_flush(self);
+    int rc = fl_tls_flush(self);
+    fl_series_sent(&self->series, &self->base);
+    return rc;
 }
 
 /* A large buffer that is not a bytes object: only what cannot be sent is copied. */
@@ -260,7 +306,7 @@ fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         if (refused < 0) return NULL;
         Py_RETURN_NONE;
     }
-    if (!PyBytes_CheckExact(data) && length >= TLS_SMALL_WRITE &&
+    if (!PyBytes_CheckExact(data) && length >= FL_SERIES_LARGE &&
         self->state == FL_TLS_WRAPPED && self->out.size == 0) {
         return tlswrite_none(tls_write_other(self, data));
     }
