@@ -7,6 +7,7 @@ import inspect
 import os
 import socket
 import ssl
+import sys
 
 import pytest
 from iosupport import (
@@ -313,7 +314,7 @@ def test_sendall_to_a_peer_that_went(loop, run, pair):
 
 def test_sendall_through_a_method_that_counts_wildly(loop, run):
     """Its sum is out of the range of any size: it is asked again, as long as it likes."""
-    counts = [-(2**63), -1]
+    counts = [-sys.maxsize - 1, -1]
 
     class Counting(socket.socket):
         def send(self, data):

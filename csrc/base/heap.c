@@ -10,6 +10,9 @@
 
 enum { HEAP_ARITY = 4, HEAP_FIRST_CAPACITY = 32, HEAP_SHRINK_ABOVE = 1024 };
 
+/* Without a branch: which of two keys is smaller nobody can foretell. */
+#ifdef __SIZEOF_INT128__
+
 __extension__ typedef unsigned __int128 FlHeapBits;
 __extension__ typedef __int128 FlHeapRank;
 
@@ -20,12 +23,21 @@ heap_rank(const FlHeapEntry *entry)
     return (FlHeapRank)((FlHeapBits)(uint64_t)entry->key << 64 | entry->seq);
 }
 
-/* Without a branch: which of two keys is smaller nobody can foretell. */
 static inline bool
 heap_before(const FlHeapEntry *a, const FlHeapEntry *b)
 {
     return heap_rank(a) < heap_rank(b);
 }
+
+#else
+
+static inline bool
+heap_before(const FlHeapEntry *a, const FlHeapEntry *b)
+{
+    return (a->key < b->key) | ((a->key == b->key) & (a->seq < b->seq));
+}
+
+#endif
 
 static void
 heap_sift_up(FlHeapEntry *entries, size_t at, FlHeapEntry entry)
