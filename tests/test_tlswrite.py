@@ -14,6 +14,7 @@ from iosupport import (
     pattern,
     read_exactly,
     settle,
+    shrink,
 )
 from tlssupport import Certificates, tls_pair, tls_server
 
@@ -161,6 +162,34 @@ def test_a_row_of_more_than_the_peer_takes(loop, run, tls, size):
             assert client.transport.get_write_buffer_size() > 512 * 1024
             server.transport.resume_reading()
             assert digest(await server.received(len(expected))) == digest(expected)
+            await client.until(lambda: "resume" in client.events)
+            assert client.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("size", [40_000, 100_000, 300_000])
+def test_what_waits_encrypted_counts(loop, run, tls, kind, size):
+    """However much of it is encrypted at a time."""
+    data = kind(size)
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            server.transport.pause_reading()
+            shrink(
+                client.transport.get_extra_info("socket"),
+                server.transport.get_extra_info("socket"),
+                size=32 * 1024,
+            )
+            for transport in (client.transport, server.transport):
+                transport.set_write_buffer_limits(high=64 * 1024)
+            for _ in range(7):
+                client.transport.write(data)
+            await client.until(lambda: "pause" in client.events)
+            assert client.transport.get_write_buffer_size() > 64 * 1024
+            server.transport.resume_reading()
+            assert len(await server.received(7 * size)) == 7 * size
             await client.until(lambda: "resume" in client.events)
             assert client.transport.get_write_buffer_size() == 0
 

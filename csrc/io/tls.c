@@ -106,7 +106,9 @@ int
 fl_tls_drained(FlTls *self)
 {
     /* The closing alert has left: from now on the peer has to answer. */
-    return self->state == FL_TLS_SHUTDOWN ? fl_tls_wait_for_peer(self) : 0;
+    if (self->state == FL_TLS_SHUTDOWN) return fl_tls_wait_for_peer(self);
+    /* Who sends sees to the marks when all of it has gone below. */
+    return self->sending ? 0 : fl_tls_control_writing(self);
 }
 
 /* -- reading ----------------------------------------------------------------------- */

@@ -59,6 +59,7 @@ typedef struct {
     FlTlsState state;
     FlTlsApp app;
     bool busy;
+    bool sending; /* the transport below is given something */
     bool over;
     bool below_full;     /* pause_writing() of the transport below */
     bool below_paused;   /* we paused its reading */
@@ -70,6 +71,14 @@ typedef struct {
     bool counted;        /* among the open ones */
     bool bulky;          /* a large batch was sent */
 } FlTls;
+
+/* What was written and the socket did not take, as far as is known: plain bytes here,
+ * encrypted ones below. */
+static inline size_t
+fl_tls_waiting(const FlTls *self)
+{
+    return self->out.size + (self->stream != NULL ? self->stream->out.size : 0);
+}
 
 /* It is open no more. */
 static inline void
@@ -111,7 +120,7 @@ int fl_tls_resume_later(FlTls *self);
 /* Pauses or resumes the transport below by the limits for reading. 0 or -1. */
 int fl_tls_control_reading(FlTls *self);
 
-/* pause_writing() and resume_writing() by the water marks. 0 or -1. */
+/* pause_writing() and resume_writing() by the water marks, of what waits. 0 or -1. */
 int fl_tls_control_writing(FlTls *self);
 
 /* As transport.close() and transport.abort(). exc may be NULL. 0 or -1. */

@@ -38,9 +38,9 @@ tls_get_write_buffer_size(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlTls *self = (FlTls *)op;
-    /* What counts is what the transport below did not take, so offer it first. */
+    /* What counts is what the socket did not take, so offer it first. */
     if (self->flush.queued && fl_tls_flush(self) < 0) return NULL;
-    return PyLong_FromSize_t(self->out.size);
+    return PyLong_FromSize_t(fl_tls_waiting(self));
 }
 
 static PyObject *
@@ -380,7 +380,7 @@ tls_get_self(PyObject *op, void *Py_UNUSED(closure))
 static size_t
 tls_buffered(FlTransport *base)
 {
-    return ((FlTls *)base)->out.size;
+    return fl_tls_waiting((FlTls *)base);
 }
 
 static void

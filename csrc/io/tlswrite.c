@@ -90,7 +90,10 @@ tls_send(FlTls *self)
 {
     if (self->stream == NULL) return 0;
     FlStream *stream = (FlStream *)Py_NewRef((PyObject *)self->stream);
+    bool sending = self->sending;
+    self->sending = true;
     int rc = fl_streamwrite_send(stream);
+    self->sending = sending;
     Py_DECREF((PyObject *)stream);
     return rc;
 }
@@ -198,7 +201,7 @@ tls_write_through(FlTls *self, const char *data, size_t size)
 int
 fl_tls_control_writing(FlTls *self)
 {
-    size_t size = self->out.size;
+    size_t size = fl_tls_waiting(self);
     unsigned paused = self->base.flags & FL_TRANSPORT_PROTOCOL_PAUSED;
     if (FL_LIKELY(size == 0 && !paused)) return 0;
     if (size >= self->base.high_water && size > 0 && !paused) {
@@ -265,6 +268,9 @@ tls_write_other(FlTls *self, PyObject *data)
         if (rc == 0) {
             rc = tls_queued(self);
         }
+    }
+    else if (rc == 0) {
+        rc = fl_tls_control_writing(self);
     }
     PyBuffer_Release(&view);
     return rc;
