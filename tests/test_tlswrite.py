@@ -196,6 +196,26 @@ def test_what_waits_encrypted_counts(loop, run, tls, kind, size):
     run(main())
 
 
+def test_resumes_behind_close(loop, run, tls):
+    """What waits for resume_writing() goes on when all has left."""
+
+    async def main():
+        async with tls_pair(tls) as (client, server):
+            server.transport.pause_reading()
+            client.transport.set_write_buffer_limits(high=64 * 1024)
+            data = bytes(1_000_000)
+            while "pause" not in client.events:
+                client.transport.write(data)
+                await asyncio.sleep(0)
+            client.transport.close()
+            server.transport.resume_reading()
+            await client.until(lambda: "resume" in client.events)
+            assert await client.lost is None
+            assert client.events[-3:] == ["resume", "eof", "lost"]
+
+    run(main())
+
+
 def test_what_the_peer_takes_does_not_count(loop, run, tls):
     """The size is asked between the writes of a row, and after it."""
 

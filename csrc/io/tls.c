@@ -105,10 +105,10 @@ fl_tls_fatal(FlTls *self, const char *message)
 int
 fl_tls_drained(FlTls *self)
 {
-    /* The closing alert has left: from now on the peer has to answer. */
-    if (self->state == FL_TLS_SHUTDOWN) return fl_tls_wait_for_peer(self);
     /* Who sends sees to the marks when all of it has gone below. */
-    return self->sending ? 0 : fl_tls_control_writing(self);
+    if (!self->sending && fl_tls_control_writing(self) < 0) return -1;
+    /* The closing alert has left: from now on the peer has to answer. */
+    return self->state == FL_TLS_SHUTDOWN ? fl_tls_wait_for_peer(self) : 0;
 }
 
 /* -- reading ----------------------------------------------------------------------- */

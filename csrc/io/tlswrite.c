@@ -269,7 +269,7 @@ tls_write_other(FlTls *self, PyObject *data)
             rc = tls_queued(self);
         }
     }
-    else if (rc == 0) {
+    else if (rc == 0 && self->state == FL_TLS_WRAPPED) {
         rc = fl_tls_control_writing(self);
     }
     PyBuffer_Release(&view);
