@@ -1,7 +1,6 @@
 """Flow control: water marks, pause_writing() and resume_writing(), writes that go nowhere."""
 
 import asyncio
-import contextvars
 import socket
 import sys
 
@@ -10,16 +9,13 @@ from iosupport import (
     Recorder,
     acting,
     capture,
-    digest,
     fill,
     in_thread,
     is_stock,
-    pattern,
     raising,
     raw_pair,
     read_exactly,
     settle,
-    shrink,
     turns,
 )
 
@@ -116,27 +112,6 @@ def test_pause_and_resume(loop, run):
     run(main())
 
 
-def test_a_series_of_large_writes_pauses(loop, run):
-    """By flow control no more waits than the last writes, and all arrives."""
-    chunk = pattern(64 * 1024)
-
-    async def main():
-        async with raw_pair(tcp=True) as (protocol, peer):
-            written = 0
-            while "pause" not in protocol.events:
-                protocol.transport.write(chunk)
-                written += 1
-                assert written < 1000
-            assert 0 < protocol.transport.get_write_buffer_size() < 2 * 1024 * 1024
-            expected = chunk * written
-            assert digest(await in_thread(read_exactly, peer, len(expected))) == digest(
-                expected
-            )
-            await protocol.until(lambda: "resume" in protocol.events)
-
-    run(main())
-
-
 def test_many_small_writes_count_at_once(loop, run):
     async def main():
         async with raw_pair(size=8192) as (protocol, peer):
@@ -207,39 +182,6 @@ def test_writes_from_resume_writing(loop, run):
             assert protocol.events.count("resume") >= 1
 
     run(main())
-
-
-def test_flow_control_of_large_writes_in_a_row_has_a_context(loop, run):
-    """They may leave at the end of the turn, where no callback of the program runs."""
-    var = contextvars.ContextVar("var", default="unset")
-    seen = []
-    pieces = [bytes(20_000), bytes(900_000)]
-
-    class Writing(Recorder):
-        def data_received(self, data):
-            for piece in pieces:
-                self.transport.write(piece)
-
-        def pause_writing(self):
-            seen.append(("pause", var.get()))
-
-        def resume_writing(self):
-            seen.append(("resume", var.get()))
-
-    async def main():
-        var.set("connecting")
-        async with raw_pair(Writing) as (protocol, peer):
-            sock = protocol.transport.get_extra_info("socket")
-            shrink(peer, sock, size=100_000)  # the first fits, the second does not
-            peer.send(b"x")
-            while not seen:
-                await turns()
-            await in_thread(read_exactly, peer, 920_000)
-            while len(seen) < 2:
-                await turns()
-
-    run(main())
-    assert seen == [("pause", "connecting"), ("resume", "connecting")]
 
 
 def test_water_marks_count_what_was_written_in_the_same_turn(loop, run):

@@ -80,59 +80,6 @@ def test_order_of_small_and_large_writes(loop, run):
     run(main())
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-@pytest.mark.parametrize("end", ["close", "abort", "write_eof", "wait"])
-def test_large_writes_in_a_row(loop, run, kind, end):
-    """Whole and in order, also where the end comes in the same turn."""
-    chunks = [pattern(size, size) for size in (20_000, 60_000, 30_000, 17, 20_000)]
-    expected = b"".join(chunks)
-
-    async def main():
-        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
-            for chunk in chunks:
-                protocol.transport.write(kind(chunk))
-            if end != "wait":
-                getattr(protocol.transport, end)()
-            assert digest(await in_thread(read_exactly, peer, len(expected))) == digest(
-                expected
-            )
-
-    run(main())
-
-
-def test_nothing_waits_where_nothing_may(loop, run):
-    """The peer has it all before the turn is over."""
-
-    async def main():
-        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
-            protocol.transport.set_write_buffer_limits(high=0)
-            for _ in range(5):
-                protocol.transport.write(bytes(20_000))
-            assert protocol.events == ["made"]
-            assert len(read_exactly(peer, 100_000)) == 100_000
-
-    run(main())
-
-
-def test_what_the_socket_takes_does_not_count(loop, run):
-    """The size is asked between the writes of a row, and after it."""
-
-    async def main():
-        async with raw_pair(tcp=True, size=200_000) as (protocol, peer):
-            for _ in range(5):
-                protocol.transport.write(bytes(20_000))
-                assert protocol.transport.get_write_buffer_size() == 0
-            protocol.transport.write(bytes(20_000))
-            protocol.transport.write(bytes(20_000))
-            protocol.transport.set_write_buffer_limits(high=0)
-            protocol.transport.write(b"small")
-            protocol.transport.set_write_buffer_limits(high=0)
-            assert protocol.events == ["made"]
-            assert len(await in_thread(read_exactly, peer, 140_005)) == 140_005
-
-    run(main())
-
-
 def test_thousands_of_small_writes(loop, run):
     # More pieces than one system call may carry.
     chunks = [b"%d," % number for number in range(5000)]

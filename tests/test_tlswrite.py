@@ -3,20 +3,17 @@
 import array
 import asyncio
 import io
-import socket
 
 import pytest
 from iosupport import (
     Echo,
     digest,
-    in_thread,
     is_stock,
     pattern,
-    read_exactly,
     settle,
     shrink,
 )
-from tlssupport import Certificates, tls_pair, tls_server
+from tlssupport import Certificates, tls_pair
 
 
 @pytest.fixture(scope="module")
@@ -105,69 +102,6 @@ def test_buffers_of_other_kinds(loop, run, tls):
     run(main())
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-@pytest.mark.parametrize("end", ["close", "abort", "wait"])
-def test_large_writes_in_a_row(loop, run, tls, kind, end):
-    """Whole and in order, also where the end comes in the same turn."""
-    chunks = [pattern(size, size) for size in (20_000, 60_000, 30_000, 17, 20_000)]
-    expected = b"".join(chunks)
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            for chunk in chunks:
-                server.transport.write(kind(chunk))
-            if end != "wait":
-                getattr(server.transport, end)()
-            assert digest(await client.received(len(expected))) == digest(expected)
-
-    run(main())
-
-
-def test_nothing_waits_where_nothing_may(loop, run, tls):
-    """The peer has it all before the turn is over."""
-
-    def connect(address):
-        sock = tls.client.wrap_socket(
-            socket.create_connection(address), server_hostname="localhost"
-        )
-        sock.sendall(b"?")
-        return sock
-
-    async def main():
-        async with tls_server(tls) as (address, servants):
-            with await in_thread(connect, address) as peer:
-                (server,) = servants
-                await server.received(1)
-                server.transport.set_write_buffer_limits(high=0)
-                for _ in range(5):
-                    server.transport.write(bytes(20_000))
-                assert len(read_exactly(peer, 100_000)) == 100_000
-
-    run(main())
-
-
-@pytest.mark.parametrize("size", [20_000, 256 * 1024, 1_500_000])
-def test_a_row_of_more_than_the_peer_takes(loop, run, tls, size):
-    """Pauses, and goes on as the peer reads."""
-    count = 24_000_000 // size
-    chunks = [pattern(size, seed) for seed in range(5)]
-    expected = b"".join(chunks[number % 5] for number in range(count))
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            server.transport.pause_reading()
-            for number in range(count):
-                client.transport.write(chunks[number % 5])
-            await client.until(lambda: "pause" in client.events)
-            assert client.transport.get_write_buffer_size() > 512 * 1024
-            server.transport.resume_reading()
-            assert digest(await server.received(len(expected))) == digest(expected)
-            await client.until(lambda: "resume" in client.events)
-            assert client.transport.get_write_buffer_size() == 0
-
-    run(main())
-
-
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 @pytest.mark.parametrize("size", [40_000, 100_000, 300_000])
 def test_what_waits_encrypted_counts(loop, run, tls, kind, size):
@@ -212,23 +146,6 @@ def test_resumes_behind_close(loop, run, tls):
             await client.until(lambda: "resume" in client.events)
             assert await client.lost is None
             assert client.events[-3:] == ["resume", "eof", "lost"]
-
-    run(main())
-
-
-def test_what_the_peer_takes_does_not_count(loop, run, tls):
-    """The size is asked between the writes of a row, and after it."""
-
-    async def main():
-        async with tls_pair(tls) as (client, server):
-            for _ in range(5):
-                client.transport.write(bytes(20_000))
-                assert client.transport.get_write_buffer_size() == 0
-            for _ in range(5):
-                client.transport.write(bytes(20_000))
-            client.transport.set_write_buffer_limits(high=1)
-            assert "pause" not in client.events
-            assert len(await server.received(200_000)) == 200_000
 
     run(main())
 

@@ -10,6 +10,7 @@ enum { SERIES_PAUSE_NS = 100 * 1000 }; /* ends one */
 void
 fl_series_sent(FlSeries *series, const FlTransport *transport)
 {
+    if (transport->high_water < FL_SERIES_LARGE) return;
     series->turn = fl_metrics_turns(&transport->loop->metrics);
     series->at = uv_hrtime();
 }
@@ -18,9 +19,16 @@ bool
 fl_series_goes_on(const FlSeries *series, const FlTransport *transport)
 {
     FlLoop *loop = transport->loop;
-    if (loop->thread == 0) return false;
     if (series->turn != fl_metrics_turns(&loop->metrics)) return false;
     if (transport->high_water < FL_SERIES_LARGE) return false;
     uint64_t now = uv_hrtime();
     return now < series->at || now - series->at < SERIES_PAUSE_NS;
+}
+
+bool
+fl_series_may_wait(const FlSeries *series, const FlTransport *transport, size_t size)
+{
+    if (transport->loop->thread == 0) return false;
+    if (size < FL_SERIES_LARGE && size <= transport->high_water) return true;
+    return size < FL_SERIES_LIMIT && fl_series_goes_on(series, transport);
 }

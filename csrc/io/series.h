@@ -6,14 +6,14 @@
  * peer less often. The socket has taken all so far, so they do not count as its buffer.
  *
  * Promises: what waits so is less than FL_SERIES_LIMIT, and waits for the end of the
- * turn at most; nothing does where little may wait, for whoever wants to know when it
- * has left. */
+ * turn at most; nothing does where the loop is not running, or where little may wait,
+ * for whoever wants to know when it has left. */
 #ifndef FL_SERIES_H
 #define FL_SERIES_H
 #include "io/transport.h"
 
 enum {
-    FL_SERIES_LARGE = 16 * 1024, /* below, writes wait for the turn's end anyway */
+    FL_SERIES_LARGE = 16 * 1024, /* below, a write waits for the turn's end anyway */
     FL_SERIES_LIMIT = 1024 * 1024,
 };
 
@@ -23,10 +23,15 @@ typedef struct {
     uint64_t at;
 } FlSeries;
 
-/* A large write of this transport was sent. */
+/* What this transport had to send was sent, and did not wait for the turn's end. */
 void fl_series_sent(FlSeries *series, const FlTransport *transport);
 
-/* Whether a write that comes now follows it. */
+/* Whether a large write that comes now follows one that was sent. */
 bool fl_series_goes_on(const FlSeries *series, const FlTransport *transport);
+
+/* Whether what is queued, size bytes, waits for the end of the turn, and for what may
+ * follow. */
+bool fl_series_may_wait(const FlSeries *series, const FlTransport *transport,
+                        size_t size);
 
 #endif

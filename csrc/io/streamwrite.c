@@ -164,36 +164,19 @@ fl_streamwrite_due(FlFlush *flush)
     return fl_transport_left(&self->base, entered, rc);
 }
 
-/* Whether what is queued waits for the end of the turn, and for what may follow. */
-static bool
-streamwrite_may_wait(FlStream *self)
-{
-    if (self->base.loop->thread == 0) return false;
-    size_t size = self->out.size;
-    if (size < FL_SERIES_LARGE && size <= self->base.high_water) return true;
-    return size < FL_SERIES_LIMIT && fl_series_goes_on(&self->series, &self->base);
-}
-
-static int
-streamwrite_send_now(FlStream *self)
-{
-    bool large = self->out.size >= FL_SERIES_LARGE;
-    int rc = fl_streamwrite_flush(self);
-    if (large) {
-        fl_series_sent(&self->series, &self->base);
-    }
-    return rc;
-}
-
 /* Something was queued: now, or at the end of the turn? 0 or -1. */
 static int
 streamwrite_queued(FlStream *self)
 {
     self->flood = 0;
     if (self->writing) return fl_flow_maybe_pause(&self->base);
-    if (!streamwrite_may_wait(self)) return streamwrite_send_now(self);
-    fl_turn_flush_later(self->base.loop, &self->flush);
-    return 0;
+    if (fl_series_may_wait(&self->series, &self->base, self->out.size)) {
+        fl_turn_flush_later(self->base.loop, &self->flush);
+        return 0;
+    }
+    int rc = fl_streamwrite_flush(self);
+    fl_series_sent(&self->series, &self->base);
+    return rc;
 }
 
 /* Sends a large buffer that is not a bytes object as far as it goes, and queues a copy

@@ -6,7 +6,7 @@
  * the methods that asyncio gives transports and protocols.
  *
  * Promises: asyncio's order of calls, exceptions and messages. What was written is
- * encrypted only as far as the transport below takes it. close() sends what was
+ * encrypted little further than the transport below takes it. close() sends what was
  * written, then the closing alert, and reads nothing more for the program; it ends when
  * the peer has answered, soon after if it is silent, at the shutdown timeout in any
  * case. When the transport below is closing, so is this one. */

@@ -9,13 +9,19 @@
 #include "io/payload.h"
 #include "io/streamwrite.h"
 
-/* How much is encrypted before it is sent: at first little, since the socket may take
- * no more, then as much as a series has. See architecture.md. */
 enum {
     TLS_VECTORS = 32, /* small writes that become one record */
     TLS_BATCH = 256 * 1024,
     TLS_LARGE_BATCH = FL_SERIES_LIMIT,
 };
+
+/* What was encrypted and not sent yet, and how much is sent together: at first little,
+ * for what the socket does not take waits, then as much as a series has. See
+ * architecture.md. */
+typedef struct {
+    size_t size;
+    size_t limit;
+} TlsBatch;
 
 static FlState *
 tls_state(FlTls *self)
@@ -116,22 +122,26 @@ tls_expect_large(FlTls *self)
     PyMem_RawFree(PyMem_RawMalloc(TLS_LARGE_BATCH));
 }
 
-/* How much to encrypt before the first of it is sent. */
-static size_t
+static TlsBatch
 tls_first_batch(FlTls *self)
 {
-    if (!fl_series_goes_on(&self->series, &self->base)) return TLS_BATCH;
+    if (!fl_series_goes_on(&self->series, &self->base)) return (TlsBatch){0, TLS_BATCH};
     tls_expect_large(self);
-    return TLS_LARGE_BATCH;
+    return (TlsBatch){0, TLS_LARGE_BATCH};
 }
 
-/* How much behind a batch that was sent: twice as much, for what the socket does not
- * take waits, encrypted. */
-static size_t
-tls_next_batch(FlTls *self, size_t batch)
+/* Adds to a batch what was handed down, and sends a full one. The next is twice as
+ * large. 0 or -1. */
+static int
+tls_batched(FlTls *self, TlsBatch *batch, Py_ssize_t size)
 {
+    batch->size += (size_t)size;
+    if (batch->size < batch->limit) return 0;
     tls_expect_large(self);
-    return batch < TLS_LARGE_BATCH / 2 ? batch * 2 : TLS_LARGE_BATCH;
+    batch->size = 0;
+    batch->limit =
+        batch->limit < TLS_LARGE_BATCH / 2 ? batch->limit * 2 : TLS_LARGE_BATCH;
+    return tls_send(self);
 }
 
 int
@@ -141,7 +151,7 @@ fl_tls_flush(FlTls *self)
         fl_turn_flush_later(self->base.loop, &self->flush);
         return 0;
     }
-    size_t batch = 0, limit = tls_first_batch(self);
+    TlsBatch batch = tls_first_batch(self);
     FlTlsResult rc = FL_TLS_DONE;
     while (self->out.size > 0 && !self->below_full && rc == FL_TLS_DONE &&
            (self->state == FL_TLS_WRAPPED || self->state == FL_TLS_FLUSHING)) {
@@ -149,14 +159,9 @@ fl_tls_flush(FlTls *self)
         if (rc == FL_TLS_ERROR) goto error;
         Py_ssize_t size = tls_hand_down(self);
         if (size < 0) goto error;
-        batch += (size_t)size;
-        if (batch >= limit) {
-            batch = 0;
-            limit = tls_next_batch(self, limit);
-            if (tls_send(self) < 0) return -1;
-        }
+        if (tls_batched(self, &batch, size) < 0) return -1;
     }
-    if (batch == 0 && tls_hand_down(self) < 0) goto error;
+    if (batch.size == 0 && tls_hand_down(self) < 0) goto error;
     if (tls_send(self) < 0) return -1;
     return fl_tls_control_writing(self);
 
@@ -169,7 +174,8 @@ error:
 static Py_ssize_t
 tls_write_through(FlTls *self, const char *data, size_t size)
 {
-    size_t done = 0, batch = 0, limit = tls_first_batch(self);
+    size_t done = 0;
+    TlsBatch batch = tls_first_batch(self);
     while (done < size && !self->below_full && !self->busy && self->out.size == 0 &&
            self->state == FL_TLS_WRAPPED) {
         size_t part = size - done < FL_TLS_RECORD ? size - done : FL_TLS_RECORD;
@@ -185,12 +191,7 @@ tls_write_through(FlTls *self, const char *data, size_t size)
             if (fl_tls_fatal(self, "Fatal error on SSL protocol") < 0) return -1;
             return (Py_ssize_t)size;
         }
-        batch += (size_t)down;
-        if (batch >= limit) {
-            batch = 0;
-            limit = tls_next_batch(self, limit);
-            if (tls_send(self) < 0) return -1;
-        }
+        if (tls_batched(self, &batch, down) < 0) return -1;
         if (rc == FL_TLS_AGAIN) break;
     }
     return tls_send(self) < 0 ? -1 : (Py_ssize_t)done;
@@ -223,25 +224,15 @@ tlswrite_none(int rc)
     Py_RETURN_NONE;
 }
 
-/* Whether what is queued waits for the end of the turn, and for what may follow. */
-static bool
-tls_may_wait(FlTls *self)
-{
-    size_t size = self->out.size;
-    if (size < FL_SERIES_LARGE && size < self->base.high_water) return true;
-    return size < FL_SERIES_LIMIT && !self->below_full &&
-           fl_series_goes_on(&self->series, &self->base);
-}
-
 /* Something was queued: now, or at the end of the turn? */
 static int
 tls_queued(FlTls *self)
 {
-    if (self->state != FL_TLS_WRAPPED) return fl_tls_control_writing(self);
-    if (tls_may_wait(self)) {
-        if (!self->below_full) {
-            fl_turn_flush_later(self->base.loop, &self->flush);
-        }
+    if (self->state != FL_TLS_WRAPPED || self->below_full) {
+        return fl_tls_control_writing(self);
+    }
+    if (fl_series_may_wait(&self->series, &self->base, self->out.size)) {
+        fl_turn_flush_later(self->base.loop, &self->flush);
         return 0;
     }
     int rc = fl_tls_flush(self);

@@ -1,8 +1,9 @@
 /* tlswrite.h - the writing half of a TLS connection.
  *
  * Promises: small writes of a turn share records, several records leave in one system
- * call, and what the transport below does not take waits as plain bytes, of which bytes
- * objects are not copied. fl_tls_flush() and fl_tls_control_writing() are declared in
+ * call. What the transport below does not take waits: encrypted what was offered to it,
+ * FL_SERIES_LIMIT at most, the rest as plain bytes, of which bytes objects are not
+ * copied. fl_tls_flush() and fl_tls_control_writing() are declared in
  * tls.h. */
 #ifndef FL_TLSWRITE_H
 #define FL_TLSWRITE_H

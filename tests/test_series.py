@@ -1,0 +1,204 @@
+"""Large writes that follow one another, plain and encrypted."""
+
+import contextlib
+import contextvars
+import socket
+
+import pytest
+from iosupport import (
+    Recorder,
+    digest,
+    in_thread,
+    pattern,
+    raw_pair,
+    read_exactly,
+    shrink,
+    tcp_pair,
+    turns,
+)
+from tlssupport import Certificates, tls_pair, tls_server
+
+
+@pytest.fixture(scope="module")
+def tls():
+    return Certificates()
+
+
+@pytest.fixture(params=["plain", "tls"])
+def pair(request, tls):
+    """Makes a connection: (the protocol that writes, the one that reads).
+
+    The server's writes: a client has TLS sessions to read, and where it has not, abort()
+    resets the connection.
+    """
+
+    @contextlib.asynccontextmanager
+    async def make():
+        connection = tcp_pair() if request.param == "plain" else tls_pair(tls)
+        async with connection as (client, server):
+            yield server, client
+
+    return make
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("end", ["close", "abort", "wait"])
+def test_whole_and_in_order(loop, run, pair, kind, end):
+    """Also where the end comes in the same turn."""
+    chunks = [pattern(size, size) for size in (20_000, 60_000, 30_000, 17, 20_000)]
+    expected = b"".join(chunks)
+
+    async def main():
+        async with pair() as (writer, reader):
+            for chunk in chunks:
+                writer.transport.write(kind(chunk))
+            if end != "wait":
+                getattr(writer.transport, end)()
+            assert digest(await reader.received(len(expected))) == digest(expected)
+
+    run(main())
+
+
+def test_write_eof_behind_them(loop, run):
+    async def main():
+        async with tcp_pair() as (writer, reader):
+            for _ in range(5):
+                writer.transport.write(bytes(30_000))
+            writer.transport.write_eof()
+            await reader.until(lambda: "eof" in reader.events)
+            assert len(reader.data) == 150_000
+
+    run(main())
+
+
+def test_nothing_waits_where_nothing_may(loop, run):
+    """The peer has it all before the turn is over."""
+
+    async def main():
+        async with raw_pair(tcp=True, size=200_000) as (writer, peer):
+            writer.transport.set_write_buffer_limits(high=0)
+            for _ in range(5):
+                writer.transport.write(bytes(20_000))
+            assert writer.events == ["made"]
+            assert len(read_exactly(peer, 100_000)) == 100_000
+
+    run(main())
+
+
+def test_nothing_waits_where_nothing_may_encrypted(loop, run, tls):
+    def connect(address):
+        sock = tls.client.wrap_socket(
+            socket.create_connection(address), server_hostname="localhost"
+        )
+        sock.sendall(b"?")
+        return sock
+
+    async def main():
+        async with tls_server(tls) as (address, servants):
+            with await in_thread(connect, address) as peer:
+                (writer,) = servants
+                await writer.received(1)
+                writer.transport.set_write_buffer_limits(high=0)
+                for _ in range(5):
+                    writer.transport.write(bytes(20_000))
+                assert len(read_exactly(peer, 100_000)) == 100_000
+
+    run(main())
+
+
+def test_what_the_socket_takes_does_not_count(loop, run, pair):
+    """The size is asked between the writes of a row, and after it."""
+
+    async def main():
+        async with pair() as (writer, reader):
+            for _ in range(5):
+                writer.transport.write(bytes(20_000))
+                assert writer.transport.get_write_buffer_size() == 0
+            for _ in range(3):
+                writer.transport.write(bytes(20_000))
+            writer.transport.set_write_buffer_limits(high=1)
+            writer.transport.write(b"small")
+            writer.transport.set_write_buffer_limits(high=1)
+            assert "pause" not in writer.events
+            assert len(await reader.received(160_005)) == 160_005
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [20_000, 256 * 1024, 1_500_000])
+def test_more_than_the_peer_takes(loop, run, pair, size):
+    """Pauses, and goes on as the peer reads."""
+    count = 24_000_000 // size
+    chunks = [pattern(size, seed) for seed in range(5)]
+    expected = b"".join(chunks[number % 5] for number in range(count))
+
+    async def main():
+        async with pair() as (writer, reader):
+            reader.transport.pause_reading()
+            for number in range(count):
+                writer.transport.write(chunks[number % 5])
+            await writer.until(lambda: "pause" in writer.events)
+            assert writer.transport.get_write_buffer_size() > 512 * 1024
+            reader.transport.resume_reading()
+            assert digest(await reader.received(len(expected))) == digest(expected)
+            await writer.until(lambda: "resume" in writer.events)
+            assert writer.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [20_000, 64 * 1024, 256 * 1024])
+def test_pauses_within_the_turn(loop, run, pair, size):
+    """No more waits than the last writes of the row."""
+
+    async def main():
+        async with pair() as (writer, reader):
+            reader.transport.pause_reading()
+            written = 0
+            # asyncio's TLS tells of what waits in the next turn.
+            while "pause" not in writer.events:
+                for _ in range(1_000_000 // size):
+                    writer.transport.write(bytes(size))
+                    written += size
+                if "pause" not in writer.events:
+                    await turns(1)
+                assert written < 64_000_000
+            assert 0 < writer.transport.get_write_buffer_size() < 2_500_000
+            reader.transport.resume_reading()
+            assert len(await reader.received(written)) == written
+            await writer.until(lambda: "resume" in writer.events)
+
+    run(main())
+
+
+def test_flow_control_has_a_context(loop, run):
+    """They may leave at the end of the turn, where no callback of the program runs."""
+    var = contextvars.ContextVar("var", default="unset")
+    seen = []
+    pieces = [bytes(20_000), bytes(900_000)]
+
+    class Writing(Recorder):
+        def data_received(self, data):
+            for piece in pieces:
+                self.transport.write(piece)
+
+        def pause_writing(self):
+            seen.append(("pause", var.get()))
+
+        def resume_writing(self):
+            seen.append(("resume", var.get()))
+
+    async def main():
+        var.set("connecting")
+        async with raw_pair(Writing) as (protocol, peer):
+            sock = protocol.transport.get_extra_info("socket")
+            shrink(peer, sock, size=100_000)  # the first fits, the second does not
+            peer.send(b"x")
+            while not seen:
+                await turns()
+            await in_thread(read_exactly, peer, 920_000)
+            while len(seen) < 2:
+                await turns()
+
+    run(main())
+    assert seen == [("pause", "connecting"), ("resume", "connecting")]
