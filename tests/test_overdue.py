@@ -1,6 +1,7 @@
 """Connections that are lost while there is no memory to schedule connection_lost()."""
 
 import pytest
+from tlssupport import Certificates
 
 pytest.importorskip("_testcapi", reason="this Python was built without its test module")
 
@@ -74,6 +75,60 @@ assert MemoryError in lost, lost
 assert lost.count(MemoryError) <= len(raised)
 print("done")
 """
+    )
+    assert result.stdout in ("done\n", "without a GIL there is no set_nomemory()\n")
+
+
+def test_over_tls(run_script, tmp_path):
+    """Nothing but the program's protocol is told late."""
+    certificates = Certificates()
+    chain = certificates.certificate.private_key_and_cert_chain_pem
+    chain.write_to_path(tmp_path / "chain")
+    certificates.authority.cert_pem.write_to_path(tmp_path / "authority")
+    result = run_script(
+        PRELUDE
+        + """
+import ssl
+
+class Protocol(asyncio.Protocol):
+    def connection_lost(self, exc):
+        lost.append(type(exc))
+
+async def connect(loop, server, client):
+    ours, theirs = socket.socketpair()
+    (transport, _), (other, _) = await asyncio.gather(
+        loop.create_connection(
+            Protocol, sock=ours, ssl=client, server_hostname="localhost"
+        ),
+        loop.connect_accepted_socket(asyncio.Protocol, theirs, ssl=server),
+    )
+    return transport, other
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(sys.argv[1] + "/chain")
+    client = ssl.create_default_context(cafile=sys.argv[1] + "/authority")
+    for number in range(20):
+        transport, other = await connect(loop, server, client)
+        below = transport._transport
+        with no_memory_from(loop, number):
+            transport.connection_lost(None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(lost) == number + 1, (number, lost)
+        assert transport.get_protocol() is None
+        below.abort()
+        other.abort()
+        await asyncio.sleep(0)
+
+lost = []
+run(main())
+assert MemoryError in lost, lost
+assert lost.count(MemoryError) <= len(raised)
+print("done")
+""",
+        args=[str(tmp_path)],
     )
     assert result.stdout in ("done\n", "without a GIL there is no set_nomemory()\n")
 

@@ -9,6 +9,7 @@ from iosupport import (
     Recorder,
     digest,
     in_thread,
+    is_stock,
     pattern,
     raw_pair,
     read_exactly,
@@ -16,7 +17,7 @@ from iosupport import (
     tcp_pair,
     turns,
 )
-from tlssupport import Certificates, tls_pair, tls_server
+from tlssupport import Certificates, tls_pair, tls_peer, tls_server
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,25 @@ def test_pauses_within_the_turn(loop, run, pair, size):
             reader.transport.resume_reading()
             assert len(await reader.received(written)) == written
             await writer.until(lambda: "resume" in writer.events)
+
+    run(main())
+
+
+@pytest.mark.parametrize("rest", [1, 100, 16_000])
+def test_a_small_rest_counts_with_what_waits_encrypted(loop, run, tls, rest):
+    """What is not encrypted yet of a large write pauses, however little it is."""
+    if is_stock(loop):
+        pytest.skip("what the socket did not take of a first write does not count")
+    size = 256 * 1024 + rest
+
+    async def main():
+        async with tls_peer(tls, size=8192) as (protocol, peer):
+            protocol.transport.set_write_buffer_limits(high=64 * 1024)
+            protocol.transport.write(bytearray(size))
+            assert protocol.transport.get_write_buffer_size() > 64 * 1024
+            assert protocol.events[-1] == "pause"
+            assert await peer.receive(size) == bytes(size)
+            await protocol.until(lambda: "resume" in protocol.events)
 
     run(main())
 

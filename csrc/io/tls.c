@@ -4,6 +4,7 @@
  * Thread: the loop's own. */
 #include "io/tls.h"
 #include "base/errors.h"
+#include "core/turn.h"
 #include "io/feed.h"
 #include "io/tlswrite.h"
 
@@ -384,11 +385,59 @@ fl_tls_received(FlTls *self, const char *data, size_t size)
 
 /* -- the loss ---------------------------------------------------------------------- */
 
+/* Has the protocol's connection_lost() called. 0 or -1. */
+static int
+tls_schedule_lost(FlTls *self, PyObject *exc)
+{
+    PyObject *lost =
+        PyObject_GetAttr(self->base.protocol, tls_state(self)->str_connection_lost);
+    if (lost == NULL) return -1;
+    int rc = fl_loop_call_soon(self->base.loop, lost, &exc, 1, self->base.context);
+    Py_DECREF(lost);
+    return rc;
+}
+
+int
+fl_tls_lost_overdue(FlTls *self)
+{
+    if (self->base.protocol == NULL) return 0;
+    (void)PyErr_NoMemory(); /* Python keeps a few of them ready */
+    PyObject *exc = fl_compat_take_exception();
+    int rc = tls_schedule_lost(self, exc);
+    Py_DECREF(exc);
+    if (rc < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Clear();
+        fl_turn_flush_later(self->base.loop, &self->flush);
+        return 0;
+    }
+    self->base.flags &= ~(unsigned)FL_TRANSPORT_OVERDUE;
+    fl_transport_put_protocol(&self->base, NULL);
+    return rc;
+}
+
+/* As fl_overdue_add(), for what has no descriptor. */
+static void
+tls_lost_later(FlTls *self)
+{
+    self->base.flags |= FL_TRANSPORT_OVERDUE;
+    fl_turn_flush_later(self->base.loop, &self->flush);
+}
+
+/* raised, or else what is set if rc says so. */
+static PyObject *
+tls_first_raised(PyObject *raised, int rc)
+{
+    if (FL_LIKELY(rc == 0)) return raised;
+    PyObject *exc = fl_compat_take_exception();
+    if (raised == NULL) return exc;
+    Py_DECREF(exc);
+    return raised;
+}
+
 int
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
-    FlState *st = tls_state(self);
-    int rc = 0;
+    PyObject *raised = NULL;
     if (self->over) return 0;
     fl_buffers_clear(&self->out);
     fl_shared_put(&self->base.conn_lost, self->base.conn_lost + 1);
@@ -396,22 +445,24 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     if (self->state != FL_TLS_HANDSHAKE && self->base.protocol != NULL &&
         (self->app == FL_TLS_APP_MADE || self->app == FL_TLS_APP_EOF)) {
         self->app = FL_TLS_APP_LOST;
-        PyObject *lost = PyObject_GetAttr(self->base.protocol, st->str_connection_lost);
-        rc = lost == NULL ? -1
-                          : fl_loop_call_soon(self->base.loop, lost, &exc, 1,
-                                              self->base.context);
-        Py_XDECREF(lost);
+        int rc = tls_schedule_lost(self, exc);
+        if (FL_UNLIKELY(rc < 0) && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            tls_lost_later(self);
+        }
+        raised = tls_first_raised(raised, rc);
     }
     fl_shared_put(&self->state, FL_TLS_UNWRAPPED);
     fl_shared_put(&self->over, true);
     fl_tls_uncount(self);
     self->stream = NULL;
-    if (fl_tls_unschedule(&self->timer) < 0 || fl_tls_unschedule(&self->linger) < 0) {
-        rc = -1;
+    raised = tls_first_raised(raised, fl_tls_unschedule(&self->timer));
+    raised = tls_first_raised(raised, fl_tls_unschedule(&self->linger));
+    /* Who waits may be told of the protocol. */
+    raised = tls_first_raised(raised, fl_tls_wake(self, exc == Py_None ? NULL : exc));
+    if (!(self->base.flags & FL_TRANSPORT_OVERDUE)) {
+        fl_transport_put_protocol(&self->base, NULL);
     }
-    if (rc == 0) { /* which may tell of the protocol */
-        rc = fl_tls_wake(self, exc == Py_None ? NULL : exc);
-    }
-    fl_transport_put_protocol(&self->base, NULL);
-    return rc;
+    if (FL_LIKELY(raised == NULL)) return 0;
+    fl_compat_set_exception(raised);
+    return -1;
 }

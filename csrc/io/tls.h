@@ -97,6 +97,10 @@ int fl_tls_received(FlTls *self, const char *data, size_t size);
 int fl_tls_eof_received(FlTls *self);
 int fl_tls_drained(FlTls *self);
 
+/* connection_lost() could not be scheduled for want of memory, and FL_TRANSPORT_OVERDUE
+ * is set: tries again, with MemoryError. 0 or -1. */
+int fl_tls_lost_overdue(FlTls *self);
+
 /* The next step of the handshake. 0 or -1. */
 int fl_tls_handshake(FlTls *self);
 

@@ -414,6 +414,9 @@ static int
 on_flush(FlFlush *flush)
 {
     FlTls *self = (FlTls *)((char *)flush - offsetof(FlTls, flush));
+    if (FL_UNLIKELY(self->base.flags & FL_TRANSPORT_OVERDUE)) {
+        return fl_tls_lost_overdue(self);
+    }
     if (self->state == FL_TLS_FLUSHING || self->state == FL_TLS_SHUTDOWN) {
         return fl_tls_shut(self);
     }

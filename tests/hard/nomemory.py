@@ -528,6 +528,105 @@ def writelines(step):
     write(step, "writelines")
 
 
+ROW = [bytes([number]) * 40_000 for number in range(1, 9)]
+
+
+class End(Protocol):
+    """Keeps what came, and whether flow control alternates."""
+
+    def __init__(self):
+        super().__init__()
+        self.data = bytearray()
+        self.paused = False
+        self.wrong = None
+
+    def data_received(self, data):
+        self.data += data
+
+    def pause_writing(self):
+        self.wrong = "pause_writing() twice" if self.paused else self.wrong
+        self.paused = True
+
+    def resume_writing(self):
+        self.wrong = self.wrong if self.paused else "resume_writing() twice"
+        self.paused = False
+
+
+def row(step, kind=bytes, size=None):
+    """Large writes in a row, and close() behind them."""
+    loop = step.make_loop()
+    pair(step)
+    for sock in step.files:
+        if size is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    client, server = ({}, {}) if step.tls is None else ({"ssl": c} for c in step.tls)
+    if client:
+        client["server_hostname"] = "localhost"
+    one, two = step.files
+
+    async def program():
+        return await asyncio.gather(
+            loop.create_connection(End, sock=one, **client),
+            loop.connect_accepted_socket(End, two, **server),
+        )
+
+    ((transport, sender), (_, receiver)) = step.free(program())
+    ends = sender, receiver
+
+    def write():
+        try:
+            for part in ROW:
+                transport.write(kind(part))
+        finally:
+            transport.close()
+
+    def look():
+        if not (sender.lost and receiver.lost):
+            loop.call_later(0.001, look)
+        else:
+            loop.stop()
+
+    step.be_over()
+    loop.call_soon(write)
+    look()
+    with step:
+        loop.run_forever()
+    arrived = bytes(receiver.data)
+    whole = b"".join(ROW)
+    if not whole.startswith(arrived):
+        step.problems.append("what arrived is not what was written")
+    if arrived != whole and step.raised is None and not step.reports:
+        step.problems.append(f"{len(arrived)} of {len(whole)} bytes arrived")
+    for end in ends:
+        end.transport.abort()
+    step.free(asyncio.sleep(0.02))
+    for end in ends:
+        if not end.lost:
+            step.problems.append("connection_lost() was never called")
+        if end.wrong:
+            step.problems.append(end.wrong)
+
+
+def row_stalls(step):
+    row(step, size=8192)
+
+
+def row_bytearray(step):
+    row(step, bytearray, 8192)
+
+
+def tls_row(step):
+    row(step)
+
+
+def tls_row_stalls(step):
+    row(step, size=8192)
+
+
+def tls_row_bytearray(step):
+    row(step, bytearray, 8192)
+
+
 def write_large_bytearray(step):
     write(step, "bytearray", 2_000_000)
 
@@ -936,6 +1035,12 @@ OPERATIONS = {
         abort_full_transport,
         write,
         writelines,
+        row,
+        row_stalls,
+        row_bytearray,
+        tls_row,
+        tls_row_stalls,
+        tls_row_bytearray,
         write_large_bytearray,
         streams,
         tls,

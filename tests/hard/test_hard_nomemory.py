@@ -30,7 +30,9 @@ SHORT = {
     "run_once": 1,
     "sock": 5,
     "sock_recv": 1,
+    "row_bytearray": 3,
     "tls": 29,
+    "tls_row_stalls": 9,
     "udp": 7,
     "write": 3,
 }
@@ -41,7 +43,8 @@ create_loop close_loop call_soon call_soon_run call_later call_at_debug
 call_soon_threadsafe run_forever run_once run_until_complete raising_callback tasks signals
 connect connect_audited connect_name serve accept accept_buffered read read_large peer_closes
 close_transport abort_transport abort_full_transport write writelines
-write_large_bytearray streams tls start_tls udp unix pipes pipe_read process child_exits
+write_large_bytearray row row_stalls row_bytearray streams tls tls_row tls_row_stalls
+tls_row_bytearray start_tls udp unix pipes pipe_read process child_exits
 executor resolve sock sock_recv sock_recv_large sock_datagrams add_reader sendfile
 extra_info asyncgens runner
 """
