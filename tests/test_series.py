@@ -1,8 +1,10 @@
 """Large writes that follow one another, plain and encrypted."""
 
+import asyncio
 import contextlib
 import contextvars
 import socket
+import ssl
 
 import pytest
 from iosupport import (
@@ -187,6 +189,81 @@ def test_a_small_rest_counts_with_what_waits_encrypted(loop, run, tls, rest):
             assert protocol.events[-1] == "pause"
             assert await peer.receive(size) == bytes(size)
             await protocol.until(lambda: "resume" in protocol.events)
+
+    run(main())
+
+
+class Taker(asyncio.Transport):
+    """A transport that is somebody else's: a TLS server that takes whatever comes."""
+
+    _start_tls_compatible = True
+
+    def __init__(self, context):
+        super().__init__()
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.secured = False
+        self.taken = 0
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
+    def get_protocol(self):
+        return self.protocol
+
+    def write(self, data):
+        self.taken += len(data)
+        if self.secured:
+            return
+        self.incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+            self.secured = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.protocol.data_received, self.outgoing.read())
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def abort(self):
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.protocol.connection_lost, None)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("size", [20_000, 100_000, 1_000_000])
+def test_others_have_their_turn(loop, run, tls, kind, size):
+    """A peer that keeps up does not keep the loop from them."""
+    if is_stock(loop):
+        pytest.skip("drain() never waits")
+    data = kind(size)
+
+    async def main():
+        taker = Taker(tls.server)
+        protocol = Recorder()
+        transport = await loop.start_tls(
+            taker, protocol, tls.client, server_hostname="localhost"
+        )
+        protocol.connection_made(transport)
+        for _ in range(3):
+            before = taker.taken
+            written = 0
+            while protocol.events[-1] != "pause" and written < 32 << 20:
+                transport.write(data)
+                written += size
+            assert protocol.events[-1] == "pause"
+            assert written < 5 << 20
+            assert taker.taken - before >= 1 << 20
+            await protocol.until(lambda: protocol.events[-1] == "resume")
+            assert taker.taken - before >= written
+        transport.abort()
+        await protocol.lost
 
     run(main())
 

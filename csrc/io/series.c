@@ -32,3 +32,23 @@ fl_series_may_wait(const FlSeries *series, const FlTransport *transport, size_t 
     if (size < FL_SERIES_LARGE && size <= transport->high_water) return true;
     return size < FL_SERIES_LIMIT && fl_series_goes_on(series, transport);
 }
+
+void
+fl_series_count(FlSeries *series, const FlTransport *transport, size_t size)
+{
+    uint64_t turn = fl_metrics_turns(&transport->loop->metrics);
+    if (series->counted_turn != turn) {
+        series->counted_turn = turn;
+        series->counted = 0;
+    }
+    series->counted += size;
+}
+
+bool
+fl_series_is_long(const FlSeries *series, const FlTransport *transport)
+{
+    FlLoop *loop = transport->loop;
+    return series->counted >= FL_SERIES_TURN && loop->thread != 0 &&
+           transport->high_water >= FL_SERIES_LARGE &&
+           series->counted_turn == fl_metrics_turns(&loop->metrics);
+}

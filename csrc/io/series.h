@@ -15,12 +15,16 @@
 enum {
     FL_SERIES_LARGE = 16 * 1024, /* below, a write waits for the turn's end anyway */
     FL_SERIES_LIMIT = 1024 * 1024,
+    FL_SERIES_TURN = 2 * FL_SERIES_LIMIT, /* much to send in one turn */
 };
 
-/* Of the large write that was sent last: its turn, and uv_hrtime() behind it. */
+/* Of the large write that was sent last: its turn, and uv_hrtime() behind it. And how
+ * much was sent, in which turn. */
 typedef struct {
     uint64_t turn;
     uint64_t at;
+    uint64_t counted_turn;
+    size_t counted;
 } FlSeries;
 
 /* What this transport had to send was sent, and did not wait for the turn's end. */
@@ -33,5 +37,12 @@ bool fl_series_goes_on(const FlSeries *series, const FlTransport *transport);
  * follow. */
 bool fl_series_may_wait(const FlSeries *series, const FlTransport *transport,
                         size_t size);
+
+/* So much was sent. */
+void fl_series_count(FlSeries *series, const FlTransport *transport, size_t size);
+
+/* Whether so much was sent in this turn that it is for others now: drain() does not
+ * wait for a peer that keeps up, and one connection would hold the loop. */
+bool fl_series_is_long(const FlSeries *series, const FlTransport *transport);
 
 #endif
