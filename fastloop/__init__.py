@@ -38,31 +38,27 @@ __all__ = [
 if sys.version_info < (3, 14):  # as in asyncio, whose policies are deprecated there
     __all__ += ["EventLoopPolicy"]
 
-_HOMES = {
-    "Block": "_watchdog",
-    "EventLoopPolicy": "_policy",
-    "Loop": "_loop",
-    "install": "_run",
-    "libuv_version": "_core",
-    "new_event_loop": "_run",
-    "run": "_run",
-    "watchdog": "_watchdog",
-    "Watchdog": "_watchdog",
-}
-
-
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
     def __getattr__(name: str) -> object:
-        if name == "metrics":
-            from importlib import import_module
+        # By statements, which are all that tools see which make a program one file.
+        if name in ("install", "new_event_loop", "run"):
+            from . import _run as home
+        elif name == "Loop":
+            from . import _loop as home
+        elif name in ("Block", "Watchdog", "watchdog"):
+            from . import _watchdog as home
+        elif name == "EventLoopPolicy":
+            from . import _policy as home
+        elif name == "libuv_version":
+            from . import _core as home
+        elif name == "metrics":
+            import fastloop.metrics
 
-            return import_module(f".{name}", __name__)
-        if name not in _HOMES:
+            return fastloop.metrics
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        value: object = getattr(home, name)
         if name == "EventLoopPolicy" and sys.version_info >= (3, 14):
             import warnings
 
@@ -78,8 +74,6 @@ if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
 
 def __dir__() -> list[str]:
-    names = {*globals(), *_HOMES, "metrics"}
-    if sys.version_info >= (3, 14):
-        # Who looks at all names, as help() does, is not warned; nor is it by asyncio.
-        names.discard("EventLoopPolicy")
-    return sorted(names)
+    # From Python 3.14 on without EventLoopPolicy, of which getting it warns: who looks
+    # at all names, as help() does, is not warned by asyncio either.
+    return sorted({*globals(), *__all__, "Block", "Watchdog"})

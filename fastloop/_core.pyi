@@ -85,6 +85,10 @@ class Watch:
     def stop(self) -> None:
         """Have wait() return None."""
 
+    @staticmethod
+    def memory_file() -> int:
+        """Return the descriptor of a new file that is in no folder."""
+
     def take_dumper(self, signum: int, fd: int, /) -> None:
         """Take over what faulthandler.register(signum, fd) has made."""
 

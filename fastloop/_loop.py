@@ -98,6 +98,24 @@ class Loop(
             events._set_running_loop(None)  # pragma: no cover - a tracer takes memory
         super()._check_running()
 
+    # What the native code asks for when it is needed first. An import of its own would
+    # be seen by none of the tools that make a program one file.
+
+    def _make_default_executor(self) -> Any:
+        from ._executor import make
+
+        return make()
+
+    def _callback_was_slow(self, *measured: Any) -> None:
+        from ._slow import report
+
+        report(self, *measured)
+
+    def _callback_was_sampled(self, *measured: Any) -> None:
+        from ._slow import sample
+
+        sample(self, *measured)
+
     def run_once(self, timeout: float | None = None) -> None:
         """Take one turn: wait for something to do, and do it.
 

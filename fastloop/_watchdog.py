@@ -318,7 +318,7 @@ def _take_dumper(watch: _core.Watch) -> None:
     with _dumper_lock:
         if _dumper is None:
             try:
-                fd = os.memfd_create("fastloop-watchdog", os.MFD_CLOEXEC)
+                fd = watch.memory_file()
             except OSError:  # no descriptor is left: it watches without
                 return
             # A signal that nobody uses, which is not sent, either: its handler is a

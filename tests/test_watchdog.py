@@ -675,3 +675,26 @@ print("ended")
 def test_subinterpreter(config):
     done = run_script(SUBINTERPRETER.format(config=config, run="run_string"))
     assert "ended" in done.stdout
+
+
+def test_a_python_built_with_an_old_c_library():
+    """As many are that run everywhere: it lacks what came with a newer one."""
+    done = run_script(
+        """
+        import os, signal
+        for name in "memfd_create", "MFD_CLOEXEC", "pidfd_open", "P_PIDFD":
+            if hasattr(os, name):
+                delattr(os, name)
+        import asyncio, queue, time, fastloop
+        reports = queue.SimpleQueue()
+        async def main():
+            with fastloop.watchdog(0.05, reports.put):
+                time.sleep(0.4)
+                block = await asyncio.to_thread(reports.get)
+                assert block.stack[-1].name == "main"
+            child = await asyncio.create_subprocess_exec("sh", "-c", "exit 3")
+            print(await child.wait())
+        run(main())
+        """
+    )
+    assert done.stdout == "3\n"

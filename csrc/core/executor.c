@@ -28,10 +28,8 @@ executor_attribute(PyObject *op, PyObject *name)
 static int
 executor_make(FlLoop *self)
 {
-    PyObject *module = PyImport_ImportModule("fastloop._executor");
     PyObject *executor =
-        module == NULL ? NULL : PyObject_CallMethod(module, "make", NULL);
-    Py_XDECREF(module);
+        PyObject_CallMethod((PyObject *)self, "_make_default_executor", NULL);
     int rc = executor == NULL
                  ? -1
                  : PyObject_SetAttr((PyObject *)self, self->st->str__default_executor,

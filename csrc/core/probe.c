@@ -125,7 +125,7 @@ probe_limit(FlLoop *loop, uint64_t *limit)
     return 0;
 }
 
-/* fastloop._slow.name(loop, ...). 0 or -1. */
+/* loop.name(...). 0 or -1. */
 static int
 probe_call(FlLoop *loop, const char *name, FlProbe *probe, FlProbeKind kind,
            unsigned events, uint64_t ticks)
@@ -136,13 +136,9 @@ probe_call(FlLoop *loop, const char *name, FlProbe *probe, FlProbeKind kind,
         cpu = fl_timer_seconds((int64_t)(probe_cpu_ns() - loop->probes.cpu_ns));
         loop->probes.cpu_ticks = 0; /* what comes after is not to pay for this */
     }
-    PyObject *module = PyImport_ImportModule("fastloop._slow");
     PyObject *result =
-        module == NULL
-            ? NULL
-            : PyObject_CallMethod(module, name, "OOiIdd", (PyObject *)loop, probe->what,
-                                  (int)kind, events, wall, cpu < wall ? cpu : wall);
-    Py_XDECREF(module);
+        PyObject_CallMethod((PyObject *)loop, name, "OiIdd", probe->what, (int)kind,
+                            events, wall, cpu < wall ? cpu : wall);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -165,10 +161,10 @@ probe_tell(FlLoop *loop, FlProbe *probe, FlProbeKind kind, unsigned events,
     uint64_t limit = UINT64_MAX;
     int rc = probes->hook != NULL ? probe_limit(loop, &limit) : 0;
     if (rc == 0 && FL_UNLIKELY(ticks >= limit)) {
-        rc = probe_call(loop, "report", probe, kind, events, ticks);
+        rc = probe_call(loop, "_callback_was_slow", probe, kind, events, ticks);
     }
     if (rc == 0 && probe_is_sampled(loop, ticks)) {
-        rc = probe_call(loop, "sample", probe, kind, events, ticks);
+        rc = probe_call(loop, "_callback_was_sampled", probe, kind, events, ticks);
     }
     if (FL_LIKELY(rc == 0)) return 0;
     if (fl_errors_fatal()) return -1;

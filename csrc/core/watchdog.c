@@ -12,9 +12,11 @@
 #include "core/watchdog.h"
 #include "core/loop.h"
 #include "base/errors.h"
+#include <linux/memfd.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -303,6 +305,16 @@ watch_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* memory_file(): a file that is nowhere, for the dumper. Python has os.memfd_create()
+ * only where the C library that it was built with has one, and many are built with an
+ * old one to run everywhere. */
+static PyObject *
+watch_memory_file(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    long fd = syscall(SYS_memfd_create, "fastloop-watchdog", MFD_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
 /* take_dumper(signum, fd): takes over what faulthandler.register() has made of a signal
  * that had the default action, and gives the signal that back. */
 static PyObject *
@@ -462,6 +474,9 @@ static PyMethodDef watch_methods[] = {
                "The stack was had. Return what was dumped before that, or None.")},
     {"stop", watch_stop, METH_NOARGS,
      PyDoc_STR("stop($self)\n--\n\nHave wait() return None.")},
+    {"memory_file", watch_memory_file, METH_NOARGS | METH_STATIC,
+     PyDoc_STR("memory_file()\n--\n\n"
+               "Return the descriptor of a new file that is in no folder.")},
     {"take_dumper", watch_take_dumper, METH_VARARGS,
      PyDoc_STR("take_dumper($self, signum, fd, /)\n--\n\n"
                "Take over what faulthandler.register(signum, fd) has made.")},
