@@ -258,12 +258,58 @@ def test_others_have_their_turn(loop, run, tls, kind, size):
                 transport.write(data)
                 written += size
             assert protocol.events[-1] == "pause"
-            assert written < 5 << 20
+            assert written < 8 << 20
             assert taker.taken - before >= 1 << 20
             await protocol.until(lambda: protocol.events[-1] == "resume")
             assert taker.taken - before >= written
         transport.abort()
         await protocol.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [20_000, 100_000, 1_000_000, 3_000_000])
+def test_others_have_their_turn_beside_a_plain_one(loop, run, size):
+    """However fast the peer reads."""
+    if is_stock(loop):
+        pytest.skip("drain() never waits")
+
+    def read(peer):
+        total = 0
+        while data := peer.recv(1 << 20):
+            total += len(data)
+        return total
+
+    async def main():
+        async with raw_pair(tcp=True) as (writer, peer):
+            reading = in_thread(read, peer)
+            total = 0
+            for _ in range(3):
+                written = 0
+                while writer.events[-1] != "pause":
+                    writer.transport.write(bytes(size))
+                    written += size
+                    assert written < 16 << 20
+                await writer.until(lambda: writer.events[-1] == "resume")
+                total += written
+            writer.transport.close()
+            assert await reading == total
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_who_does_not_heed_a_pause(loop, run, pair, kind):
+    """It arrives all the same."""
+    count = 60
+
+    async def main():
+        async with pair() as (writer, reader):
+            for _ in range(count):
+                writer.transport.write(kind(500_000))
+            assert len(await reader.received(count * 500_000)) == count * 500_000
+            await writer.until(lambda: writer.events[-1] == "resume")
+            assert writer.transport.get_write_buffer_size() == 0
 
     run(main())
 

@@ -45,10 +45,12 @@ fl_series_count(FlSeries *series, const FlTransport *transport, size_t size)
 }
 
 bool
-fl_series_is_long(const FlSeries *series, const FlTransport *transport)
+fl_series_is_long(const FlSeries *series, const FlTransport *transport, size_t size)
 {
+    if (FL_LIKELY(series->counted < FL_SERIES_TURN)) return false;
     FlLoop *loop = transport->loop;
-    return series->counted >= FL_SERIES_TURN && loop->thread != 0 &&
-           transport->high_water >= FL_SERIES_LARGE &&
+    bool heeded = !(transport->flags & FL_TRANSPORT_PROTOCOL_PAUSED);
+    return loop->thread != 0 && transport->high_water >= FL_SERIES_LARGE &&
+           (heeded || size < FL_SERIES_LIMIT) &&
            series->counted_turn == fl_metrics_turns(&loop->metrics);
 }

@@ -15,7 +15,7 @@
 enum {
     FL_SERIES_LARGE = 16 * 1024, /* below, a write waits for the turn's end anyway */
     FL_SERIES_LIMIT = 1024 * 1024,
-    FL_SERIES_TURN = 2 * FL_SERIES_LIMIT, /* much to send in one turn */
+    FL_SERIES_TURN = 8 * FL_SERIES_LIMIT, /* much to send in one turn: 2 ms */
 };
 
 /* Of the large write that was sent last: its turn, and uv_hrtime() behind it. And how
@@ -38,11 +38,15 @@ bool fl_series_goes_on(const FlSeries *series, const FlTransport *transport);
 bool fl_series_may_wait(const FlSeries *series, const FlTransport *transport,
                         size_t size);
 
-/* So much was sent. */
+/* So much was sent, a large write or more: twice as much counts where it was encrypted,
+ * for that takes as long. */
 void fl_series_count(FlSeries *series, const FlTransport *transport, size_t size);
 
 /* Whether so much was sent in this turn that it is for others now: drain() does not
- * wait for a peer that keeps up, and one connection would hold the loop. */
-bool fl_series_is_long(const FlSeries *series, const FlTransport *transport);
+ * wait for a peer that keeps up, and one connection would hold the loop. Then what is
+ * queued, size bytes, waits for the turn's end, and counts for pause_writing(). Where
+ * the program does not heed that, no more than FL_SERIES_LIMIT and a write wait so. */
+bool fl_series_is_long(const FlSeries *series, const FlTransport *transport,
+                       size_t size);
 
 #endif

@@ -69,6 +69,15 @@ fl_streamwrite_drained(FlStream *self)
     return rc;
 }
 
+static void
+streamwrite_sent(FlStream *self, size_t size)
+{
+    fl_traffic_out(self->base.traffic, size);
+    if (size >= FL_SERIES_LARGE) {
+        fl_series_count(&self->series, &self->base, size);
+    }
+}
+
 /* One system call for what waits, or for the first of it. To copy a head and a short
  * body is cheaper than to have the kernel read a list of two: 2 to 3% of the call. */
 static ssize_t
@@ -104,7 +113,7 @@ streamwrite_offer(FlStream *self)
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;
         }
-        fl_traffic_out(self->base.traffic, (size_t)n);
+        streamwrite_sent(self, (size_t)n);
         fl_buffers_consume(&self->out, (size_t)n);
         /* Less than was offered: it is full, another call would only say so. */
         if (self->out.size > 0 && count < STREAMWRITE_VECTORS) return 1;
@@ -170,6 +179,10 @@ streamwrite_queued(FlStream *self)
 {
     self->flood = 0;
     if (self->writing) return fl_flow_maybe_pause(&self->base);
+    if (fl_series_is_long(&self->series, &self->base, self->out.size)) {
+        fl_turn_flush_later(self->base.loop, &self->flush);
+        return fl_flow_maybe_pause(&self->base);
+    }
     if (fl_series_may_wait(&self->series, &self->base, self->out.size)) {
         fl_turn_flush_later(self->base.loop, &self->flush);
         return 0;
@@ -195,7 +208,7 @@ streamwrite_write_through(FlStream *self, const char *data, size_t length)
             return fl_transport_fatal_errno(base, errno,
                                             "Fatal write error on socket transport");
         }
-        fl_traffic_out(base->traffic, (size_t)n);
+        streamwrite_sent(self, (size_t)n);
         sent += (size_t)n;
     }
     if (sent == length) return 0;
@@ -242,7 +255,8 @@ streamwrite_write_other(FlStream *self, PyObject *data)
         return self->out.size > 0 ? streamwrite_queued(self) : 0;
     }
     int rc = 0;
-    bool large = view.len >= FL_SERIES_LARGE;
+    bool large = view.len >= FL_SERIES_LARGE &&
+                 !fl_series_is_long(&self->series, &self->base, 0);
     if (large && self->flush.queued) {
         rc = fl_streamwrite_flush(self);
     }

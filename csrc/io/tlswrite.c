@@ -136,7 +136,7 @@ static int
 tls_batched(FlTls *self, TlsBatch *batch, Py_ssize_t size)
 {
     batch->size += (size_t)size;
-    fl_series_count(&self->series, &self->base, (size_t)size);
+    fl_series_count(&self->series, &self->base, 2 * (size_t)size);
     if (batch->size < batch->limit) return 0;
     tls_expect_large(self);
     batch->size = 0;
@@ -232,7 +232,7 @@ tls_queued(FlTls *self)
     if (self->state != FL_TLS_WRAPPED || self->below_full) {
         return fl_tls_control_writing(self);
     }
-    if (fl_series_is_long(&self->series, &self->base)) {
+    if (fl_series_is_long(&self->series, &self->base, self->out.size)) {
         fl_turn_flush_later(self->base.loop, &self->flush);
         return fl_tls_control_writing(self);
     }
@@ -310,7 +310,7 @@ fl_tlswrite_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     if (!PyBytes_CheckExact(data) && length >= FL_SERIES_LARGE &&
         self->state == FL_TLS_WRAPPED && self->out.size == 0 &&
-        !fl_series_is_long(&self->series, &self->base)) {
+        !fl_series_is_long(&self->series, &self->base, 0)) {
         return tlswrite_none(tls_write_other(self, data));
     }
     if (fl_payload_push(&self->out, data) < 0) return NULL;
