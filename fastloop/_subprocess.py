@@ -278,7 +278,8 @@ _P_PIDFD = getattr(os, "P_PIDFD", 3)
 def _wait(pid: int, pidfd: int) -> os.waitid_result | None:
     """Wait for the end of a child, by its pidfd if there is one, and leave it there.
 
-    The number is another child's where somebody has reaped the one that is meant.
+    None where a sandbox lets nobody do so. The number is another child's where
+    somebody has reaped the one that is meant.
     """
     options = os.WEXITED | os.WNOWAIT
     if pidfd != -1:
@@ -288,7 +289,12 @@ def _wait(pid: int, pidfd: int) -> os.waitid_result | None:
             raise
         except OSError:
             pass  # Linux 5.3 and sandboxes have pidfds, but do not wait for them
-    return os.waitid(os.P_PID, pid, options)
+    try:
+        return os.waitid(os.P_PID, pid, options)
+    except ChildProcessError:
+        raise
+    except OSError:
+        return None
 
 
 def _exit_status(process: Any, pid: int, pidfd: int = -1) -> tuple[int, bool]:
@@ -300,6 +306,8 @@ def _exit_status(process: Any, pid: int, pidfd: int = -1) -> tuple[int, bool]:
     """
     try:
         end = _wait(pid, pidfd)
+        if end is None:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), False
     except ChildProcessError:
         if process is not None and process.returncode is not None:
             return int(process.returncode), False  # by Popen.poll() or send_signal()
@@ -309,7 +317,6 @@ def _exit_status(process: Any, pid: int, pidfd: int = -1) -> tuple[int, bool]:
             pid,
         )
         return _REAPED_ELSEWHERE, False
-    assert end is not None
     return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status, True
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import time
 
 import pytest
 from iosupport import (
@@ -266,6 +267,25 @@ def test_closed_while_out_of_descriptors(run_script):
         """
     )
     assert result.stdout.strip() == "fine"
+
+
+def test_a_crowd_that_comes_while_the_loop_is_busy(loop, run):
+    """It is not taken by ones and twos: the next turns may be long, too."""
+
+    async def main():
+        clients = Clients(Echo)
+        async with await loop.create_server(clients, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            crowd = [socket.create_connection(address) for _ in range(60)]
+            for _ in range(5):
+                time.sleep(0.001)
+                await asyncio.sleep(0)
+            assert len(clients.protocols) == 60
+            for client in crowd:
+                client.close()
+            await clients.gone()
+
+    run(main())
 
 
 def test_a_factory_closes_the_listening_socket(loop, run):

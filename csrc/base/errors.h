@@ -6,6 +6,7 @@
 #ifndef FL_ERRORS_H
 #define FL_ERRORS_H
 #include "base/state.h"
+#include <errno.h>
 
 /* True if the exception that is set must leave the loop. */
 bool fl_errors_fatal(void);
@@ -28,6 +29,14 @@ int fl_errors_report_exception(FlState *st, PyObject *loop, const char *message,
 
 /* Sets OSError (or the subclass of the code) from a libuv code; returns NULL. */
 PyObject *fl_errors_from_uv(int code);
+
+/* Whether a sandbox, or an old kernel, may be refusing the system call that set errno
+ * to code as a whole, so that its plainer kin is worth a try. */
+static inline bool
+fl_errors_is_refused(int code)
+{
+    return code == ENOSYS || code == EPERM || code == EACCES;
+}
 
 /* A new OSError of errno's class; not set. NULL with an exception where memory is out.
  */

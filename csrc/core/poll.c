@@ -107,8 +107,11 @@ fl_poll_init(FlPoll *poll)
     if (poll->epfd < 0) return errno;
     poll->timer.fd = poll_above_standard(
         timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-    if (poll->timer.fd < 0) return errno;
-    int code = fl_poll_set(poll, &poll->timer, EPOLLIN | EPOLLET);
+    if (poll->timer.fd < 0 && !fl_errors_is_refused(errno)) return errno;
+    int code = 0;
+    if (poll->timer.fd >= 0) { /* else waits have limits, see fl_poll_arm() */
+        code = fl_poll_set(poll, &poll->timer, EPOLLIN | EPOLLET);
+    }
     if (code == 0) {
         code = poll_init_bell(poll);
     }

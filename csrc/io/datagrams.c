@@ -3,6 +3,7 @@
  * Owns:   references to data and addresses; the slots that batches are received in.
  * Thread: whichever holds the queue, with the GIL. */
 #include "io/datagrams.h"
+#include "base/errors.h"
 #include "core/loop.h"
 #include <errno.h>
 #include <netinet/udp.h>
@@ -160,6 +161,9 @@ inbox_receive(FlInbox *inbox, FlPeers *peers, int fd, int family, char *slab,
     }
     int asked = inbox->batch < 2 ? 2 : inbox->batch;
     int n = inbox_receive_batch(inbox, peers, fd, slab, asked, code);
+    if (FL_UNLIKELY(n < 0) && fl_errors_is_refused(*code)) {
+        return inbox_receive_one(inbox, peers, fd, slab, DATAGRAMS_SIZE, code);
+    }
     if (n <= 0) return n;
     *more = n == asked;
     inbox->streak = n == 1 ? inbox->streak + 1 : 0;
@@ -385,9 +389,13 @@ again:;
     do {
         n = sendmmsg(fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
+    if (FL_UNLIKELY(n < 0) && fl_errors_is_refused(errno)) {
+        FL_ASSUME(count > 0); /* else there was nothing to fail with */
+        n = sendmsg(fd, &messages[0].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
+    }
     if (n < 0) {
         int code = errno;
-        FL_ASSUME(count > 0); /* else there was nothing to fail with */
+        FL_ASSUME(count > 0);
         if (parts[0] > 1 && outbox_refused_segments(outbox, code)) goto again;
         return -code;
     }

@@ -290,8 +290,8 @@ listener_is_open(FlListener *self)
     return false;
 }
 
-/* One client an event costs no accept() in vain; while more are waiting than were
- * taken, twice as many are taken the next time, up to the backlog. */
+/* One client an event costs no accept() in vain; if more were waiting, all are taken
+ * the next time, up to the backlog. */
 static int
 listener_accept(FlListener *self)
 {
@@ -313,7 +313,7 @@ listener_accept(FlListener *self)
         if (self->watcher.events == 0) return 0;
     }
     long most = self->backlog + FL_ACCEPT_EXTRA;
-    self->limit = taken * 2 < most ? taken * 2 : most > 1 ? most : 1;
+    self->limit = most > 1 ? most : 1;
     return 0;
 }
 

@@ -87,9 +87,15 @@ stream_recv_large(FlStream *self, int *rc)
         {.iov_base = PyBytes_AS_STRING(data), .iov_len = (size_t)size},
         {.iov_base = slab, .iov_len = (size_t)(FL_SLAB_SIZE - size)},
     };
-    ssize_t n = readv(self->base.watcher.fd, vectors, size < FL_SLAB_SIZE ? 2 : 1);
+    int fd = self->base.watcher.fd;
+    Py_ssize_t room = Py_MAX(size, FL_SLAB_SIZE);
+    ssize_t n = readv(fd, vectors, size < FL_SLAB_SIZE ? 2 : 1);
+    if (FL_UNLIKELY(n < 0) && fl_errors_is_refused(errno)) {
+        room = size;
+        n = recv(fd, vectors[0].iov_base, (size_t)size, 0);
+    }
     int code = errno;
-    if (!stream_recv_worked(self, n, Py_MAX(size, FL_SLAB_SIZE), code, rc)) {
+    if (!stream_recv_worked(self, n, room, code, rc)) {
         Py_DECREF(data);
         return NULL;
     }

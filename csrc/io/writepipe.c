@@ -5,6 +5,7 @@
 #include "io/writepipe.h"
 #include "core/turn.h"
 #include "base/buffers.h"
+#include "base/errors.h"
 #include "io/flow.h"
 #include "io/payload.h"
 #include "io/pipe.h"
@@ -79,7 +80,12 @@ writepipe_send(FlWritePipe *self)
     while (self->out.size > 0) {
         struct iovec vectors[WRITEPIPE_VECTORS];
         int count = fl_buffers_vectors(&self->out, vectors, WRITEPIPE_VECTORS);
-        ssize_t n = writev(self->pipe.base.watcher.fd, vectors, count);
+        int fd = self->pipe.base.watcher.fd;
+        ssize_t n = writev(fd, vectors, count);
+        if (FL_UNLIKELY(n < 0) && fl_errors_is_refused(errno)) {
+            count = WRITEPIPE_VECTORS; /* and so there may be room for more */
+            n = write(fd, vectors[0].iov_base, vectors[0].iov_len);
+        }
         if (n < 0) {
             if (errno == EINTR) continue;
             return errno == EAGAIN || errno == EWOULDBLOCK ? 1 : -errno;

@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { SHORT = -1 };
@@ -364,6 +365,14 @@ timerfd_settime(int fd, int flags, const struct itimerspec *value,
     REAL(int, timerfd_settime, int, int, const struct itimerspec *, struct itimerspec *)
     FAIL("timerfd_settime", -1)
     return real(fd, flags, value, old);
+}
+
+int
+waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    REAL(int, waitid, idtype_t, id_t, siginfo_t *, int)
+    FAIL("waitid", -1)
+    return real(type, id, info, options);
 }
 
 /* pidfd_open() goes this way. The arguments that a call does not have are harmless. */

@@ -2,10 +2,11 @@
 
     LD_PRELOAD=faults.so python faults.py LOOP turn [STRIDE [SCENARIO]]
     LD_PRELOAD=faults.so python faults.py LOOP random SEED ROUNDS
+    LD_PRELOAD=faults.so python faults.py LOOP refused
 
 "turn" fails the first, the second, … call of each kind in each scenario with each of its
 errors. "random" has all calls interrupted, refused and cut short, which must not show at
-all. Bytes arrive whole and in order, or someone is told; and the loop goes on. Prints a
+all. "refused" has a sandbox refuse a call for good that has a plainer kin. Bytes arrive whole and in order, or someone is told; and the loop goes on. Prints a
 line of JSON: how many calls failed, and what was wrong.
 """
 
@@ -62,6 +63,12 @@ ERRORS = {
     "timerfd_settime": "ECANCELED",
     "pidfd_open": "EMFILE ENFILE ENOMEM ENOSYS",
 }
+REFUSED = [
+    *("readv", "recvmmsg", "sendmmsg", "writev", "waitid"),
+    *("pidfd_open", "timerfd_create", "timerfd_settime"),
+]
+"""What has a plainer kin, or a way around it."""
+
 MILD = {"EINTR", "EAGAIN", "SHORT"}
 """What a program never gets to see."""
 
@@ -415,6 +422,26 @@ def in_turn(loop_factory, stride, scenarios):
     return made, problems
 
 
+def refused(loop_factory):
+    made = 0
+    problems = {}
+    for call in REFUSED:
+        for code in (errno.ENOSYS, errno.EPERM):
+
+            def fault(call=call, code=code):
+                SHIM.fault_set(call.encode(), code, 0, 1, 1 << 30)
+
+            before = made
+            for scenario in SCENARIOS:
+                faults, problem = attempt(loop_factory, scenario, fault, True)
+                made += faults
+                if problem:
+                    problems[f"{scenario.__name__} {call} {code}"] = problem
+            if made == before:
+                problems[f"{call} {code}"] = "is called by no scenario"
+    return made, problems
+
+
 def at_random(loop_factory, seed, rounds):
     made = 0
     problems = {}
@@ -451,6 +478,8 @@ def main():
         stride = int(rest[0]) if rest else 1
         chosen = [each for each in SCENARIOS if each.__name__ in rest[1:]]
         made, problems = in_turn(loop_factory, stride, chosen or SCENARIOS)
+    elif how == "refused":
+        made, problems = refused(loop_factory)
     else:
         made, problems = at_random(loop_factory, int(rest[0]), int(rest[1]))
     print(json.dumps({"made": made, "problems": problems}))

@@ -61,6 +61,10 @@ def test_calls_interrupted_and_cut_short_do_not_show(under_faults, seed):
     assert under_faults("random", str(seed), str(rounds)) == {}
 
 
+def test_calls_that_a_sandbox_refuses_do_not_show(under_faults):
+    assert under_faults("refused") == {}
+
+
 @pytest.mark.parametrize(
     "scenario",
     (
