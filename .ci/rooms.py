@@ -15,13 +15,13 @@ import sysconfig
 
 ROOMS = """
     accept callargs connect connect_literal context context_tasks debug errors
-    executor feed flow fork free_threading freezing gate handle handleinfo handlerun loop
-    loop_close loop_run method metrics names parity payload pipe policy probe
-    process reader reader_arguments reads reads_ends reads_replaced run series server
-    shared signals signals_wakeup_fd sock start_tls stock stream streamedge
-    streamread streams_api streamwrite subinterpreters tasks tasks_asyncgens
-    tasks_factory timer timer_when tlsengine transport transporterrors turn udp
-    view wakeup watchdog
+    executor feed flow fork free_threading freezing gate handle handleinfo
+    handlerun loop loop_close loop_run method metrics names parity payload pipe
+    policy probe process reader reader_arguments reads reads_ends reads_replaced
+    run series server shared signals signals_wakeup_fd sock start_tls stock
+    stream streamedge streamread streams_api streamwrite subinterpreters tasks
+    tasks_asyncgens tasks_factory timer timer_when tlsengine transport
+    transporterrors turn udp view wakeup watchdog
 """
 
 FEW = """
