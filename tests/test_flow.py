@@ -184,6 +184,36 @@ def test_writes_from_resume_writing(loop, run):
     run(main())
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_writes_from_pause_writing(loop, run, kind):
+    """They come behind the write that pauses, also where others waited before that."""
+    # The second waits for what may follow, and the socket does not take it whole.
+    pieces = [bytes(16384), b"2" * 900_000, kind(b"3" * 20_000), b"last"]
+
+    class Answering(Recorder):
+        written = 0
+
+        def write_all(self):
+            for piece in pieces:
+                self.written += len(piece)
+                self.transport.write(piece)
+
+        def pause_writing(self):
+            super().pause_writing()
+            self.paused_at = self.written
+            self.transport.write(b"paused")
+
+    async def main():
+        async with raw_pair(Answering) as (protocol, peer):
+            protocol.write_all()
+            got = await in_thread(read_exactly, peer, protocol.written + 6)
+            before, _, after = got.partition(b"paused")
+            assert len(before) == protocol.paused_at
+            assert before + after == b"".join(pieces)
+
+    run(main())
+
+
 def test_water_marks_count_what_was_written_in_the_same_turn(loop, run):
     class Counting(Recorder):
         def pause_writing(self):

@@ -121,16 +121,20 @@ streamwrite_offer(FlStream *self)
     return 0;
 }
 
+static int
+streamwrite_fatal(FlStream *self, int code)
+{
+    return fl_transport_fatal_errno(&self->base, code,
+                                    "Fatal write error on socket transport");
+}
+
 int
 fl_streamwrite_flush(FlStream *self)
 {
     FlTransport *base = &self->base;
     if (base->conn_lost > 0 || self->out.size == 0) return 0;
     int code = streamwrite_offer(self);
-    if (FL_UNLIKELY(code < 0)) {
-        return fl_transport_fatal_errno(base, -code,
-                                        "Fatal write error on socket transport");
-    }
+    if (FL_UNLIKELY(code < 0)) return streamwrite_fatal(self, -code);
     bool waits = code > 0;
     if (waits != self->writing) {
         self->writing = waits;
@@ -205,8 +209,7 @@ streamwrite_write_through(FlStream *self, const char *data, size_t length)
         if (n < 0) {
             if (errno == EINTR) continue;
             if (errno == EAGAIN || errno == EWOULDBLOCK) break;
-            return fl_transport_fatal_errno(base, errno,
-                                            "Fatal write error on socket transport");
+            return streamwrite_fatal(self, errno);
         }
         streamwrite_sent(self, (size_t)n);
         sent += (size_t)n;
@@ -257,18 +260,28 @@ streamwrite_write_other(FlStream *self, PyObject *data)
     int rc = 0;
     bool large = view.len >= FL_SERIES_LARGE &&
                  !fl_series_is_long(&self->series, &self->base, 0);
-    if (large && self->flush.queued) {
-        rc = fl_streamwrite_flush(self);
+    /* What waits goes first. The protocol hears of that behind this write: what it
+     * writes from there comes behind it, too. */
+    bool offered = large && self->flush.queued && !self->writing && self->out.size > 0;
+    if (offered) {
+        int code = streamwrite_offer(self);
+        if (FL_UNLIKELY(code < 0)) {
+            rc = streamwrite_fatal(self, -code);
+        }
     }
     /* What waited before it, or its own __buffer__(), may have ended the connection. */
     bool lost = rc < 0 || self->base.conn_lost > 0;
     if (!lost && large && self->out.size == 0) {
         rc = streamwrite_write_through(self, view.buf, (size_t)view.len);
+        lost = rc < 0 || self->base.conn_lost > 0;
+        if (!lost && offered && self->out.size == 0) {
+            rc = fl_streamwrite_drained(self);
+        }
     }
     else if (!lost && view.len > 0) {
         rc = fl_payload_push(&self->out, data);
         if (rc == 0) {
-            rc = streamwrite_queued(self);
+            rc = offered ? fl_streamwrite_flush(self) : streamwrite_queued(self);
         }
     }
     PyBuffer_Release(&view);
