@@ -239,6 +239,19 @@ def test_write_eof_waits_for_the_buffer(loop, run):
     run(main())
 
 
+def test_write_eof_behind_what_waits_where_the_peer_is_gone(loop, run):
+    """It tries nothing itself, so what is told is what reading finds."""
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            protocol.transport.write(bytes(3_000_000))
+            peer.close()
+            protocol.transport.write_eof()
+            assert isinstance(await protocol.lost, ConnectionResetError)
+
+    run(main())
+
+
 def test_writelines_of_what_ends_the_stream(loop, run):
     """Up to Python 3.11, writelines() is a write() of all of them."""
 

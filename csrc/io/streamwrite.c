@@ -370,7 +370,7 @@ fl_streamwrite_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
     base->flags |= FL_TRANSPORT_EOF;
     if (self->out.size > 0) {
         /* Shuts down behind it, at once or when the socket has taken the rest. */
-        if (fl_streamwrite_flush(self) < 0) return NULL;
+        if (!self->writing && fl_streamwrite_flush(self) < 0) return NULL;
     }
     else {
         streamwrite_shut_down(base);
