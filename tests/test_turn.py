@@ -530,6 +530,127 @@ def test_a_pipe_s_write_between_two_runs_leaves_at_once(loop):
         os.close(reader)
 
 
+def compute():
+    """Take a millisecond, in which a loop can do much."""
+    until = time.perf_counter() + 0.001
+    while time.perf_counter() < until:
+        pass
+
+
+def heard(sock):
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        return sock.recv(100)
+
+
+def udp_pair():
+    theirs = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    theirs.bind(("127.0.0.1", 0))
+    ours = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ours.connect(theirs.getsockname())
+    ours.setblocking(False)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagrams"])
+@pytest.mark.parametrize("timer", [False, True])
+def test_an_answer_does_not_wait_for_what_others_compute(loop, kind, timer):
+    """What a callback sends has left while later callbacks of its turn run."""
+    answers = []
+    ours, theirs = socket.socketpair() if kind == "stream" else udp_pair()
+    with theirs:
+        if kind == "stream":
+            transport = connect(loop, ours, asyncio.Protocol())
+            send = transport.write
+        else:
+            transport, _ = loop.run_until_complete(
+                loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=ours)
+            )
+            send = transport.sendto
+
+        def step():
+            send(b"one")
+            send(b"two")
+            loop.call_soon(compute)
+            loop.call_soon(send, b"three")
+            loop.call_soon(compute)
+            loop.call_soon(lambda: answers.extend(heard(theirs) for _ in range(3)))
+            loop.call_soon(loop.stop)
+
+        for _ in range(100):
+            answers.clear()
+            if timer:
+                loop.call_later(0, step)
+            else:
+                step()
+            loop.run_forever()
+            assert b"".join(filter(None, answers)) == b"onetwothree"
+        end(loop, transport)
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_an_answer_does_not_wait_for_what_others_read(loop, count):
+    """What is sent in data_received() has left while others of the turn are told."""
+    early = []
+
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            answered = [peer for peer in peers if heard(peer) is not None]
+            early.extend(answered)
+            self.transport.write(data)
+            compute()
+
+    with contextlib.ExitStack() as stack:
+        peers, transports = [], []
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            peers.append(stack.enter_context(theirs))
+            transports.append(connect(loop, ours, Answering()))
+        for peer in peers:
+            peer.send(b"data")
+        loop.call_later(0.01, loop.stop)
+        loop.run_forever()
+        assert len(early) >= count - 2
+        end(loop, *transports)
+
+
+def test_a_turn_within_an_answer_that_leaves_late(loop, pair):
+    """Who is told of an error while others compute, may take turns of the loop."""
+    if not hasattr(loop, "run_once"):
+        pytest.skip("asyncio's loop takes no turns within a callback")
+    ours, theirs = pair
+    turns = []
+
+    class Told(asyncio.DatagramProtocol):
+        def error_received(self, exc):
+            turns.append(type(exc))
+            loop.run_once(0)
+
+    stream = connect(loop, ours, asyncio.Protocol())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        address = gone.getsockname()
+    udp, _ = loop.run_until_complete(
+        loop.create_datagram_endpoint(Told, remote_addr=address)
+    )
+    udp.sendto(b"nobody is there")
+    for _ in range(10):
+        for datagram in [b"1", b"2", b"3"]:
+            loop.call_soon(udp.sendto, datagram)
+        loop.call_soon(stream.write, b"answer")
+        loop.call_soon(compute)
+        loop.call_soon(compute)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert theirs.recv(100) == b"answer"
+    assert turns
+    assert set(turns) == {ConnectionRefusedError}
+    end(loop, stream, udp)
+
+
 @pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
 def test_what_was_written_before_an_exit_has_left(loop, pair, pipe, exc):
     ours, theirs = pair

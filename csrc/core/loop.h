@@ -21,11 +21,13 @@
 #include "core/wakeup.h"
 #include "core/watchdog.h"
 
-/* Something to do at the end of a turn, once; embedded in whoever asks. */
+/* Something to do at the end of a turn, once; embedded in whoever asks. Unless it is
+ * patient, it is done before that where callbacks take long. */
 typedef struct FlFlush FlFlush;
 struct FlFlush {
     FlFlush *next;
     bool queued;
+    bool patient;
     /* 0, or -1 with the exception that must leave the loop. */
     int (*call)(FlFlush *flush);
     PyObject *owner; /* kept alive while queued */
@@ -68,6 +70,7 @@ struct FlLoop {
     FlSpin spin;
     FlFlush *flushes;
     FlFlush **flushes_tail;
+    uint64_t flush_since; /* the first that is not patient asked, in ticks; or 0 */
     FlTimers timers;
     FlWakeup wakeup;
     FlGate gate;

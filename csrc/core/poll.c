@@ -513,6 +513,7 @@ fl_poll_dispatch(FlPoll *poll, FlLoop *loop)
                                   fl_timer_seconds((int64_t)(uv_hrtime() - started)));
         }
         Py_XDECREF(owner);
+        rc = FL_LIKELY(rc == 0) ? fl_turn_between(loop) : rc;
         if (FL_UNLIKELY(rc < 0 || fl_count_get(&poll->waits) != waits ||
                         fl_poll_is_foreign(poll))) {
             /* What is left is for the next wait, or was told of by the one within, or

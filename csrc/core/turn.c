@@ -15,21 +15,60 @@
  * threads get a chance at the GIL. */
 enum { TURN_POLL_TURNS = 64, TURN_POLL_NS = 50000, TURN_GIL_LOOKS = 4 };
 
+/* What is written waits for others' callbacks no longer than this and the last of them.
+ * A system call takes a twentieth of it. */
+enum { TURN_FLUSH_NS = 50000 };
+
 void
 fl_turn_look_soon(FlLoop *self)
 {
     self->idle_turns = TURN_POLL_TURNS;
 }
 
-void
-fl_turn_flush_later(FlLoop *loop, FlFlush *flush)
+static void
+turn_add_flush(FlLoop *loop, FlFlush *flush, bool patient)
 {
-    if (flush->queued) return;
     flush->queued = true;
+    flush->patient = patient;
     flush->next = NULL;
     Py_INCREF(flush->owner);
     *loop->flushes_tail = flush;
     loop->flushes_tail = &flush->next;
+}
+
+void
+fl_turn_flush_later(FlLoop *loop, FlFlush *flush)
+{
+    if (flush->queued) return;
+    turn_add_flush(loop, flush, false);
+    if (loop->flush_since == 0) {
+        loop->flush_since = fl_metrics_now();
+    }
+}
+
+void
+fl_turn_flush_at_end(FlLoop *loop, FlFlush *flush)
+{
+    if (!flush->queued) {
+        turn_add_flush(loop, flush, true);
+    }
+    flush->patient = true;
+}
+
+/* Takes the first of *link off the list, and serves it. 0 or -1. */
+static int
+turn_serve_flush(FlLoop *self, FlFlush **link)
+{
+    FlFlush *flush = *link;
+    PyObject *owner = flush->owner;
+    *link = flush->next;
+    if (*link == NULL) {
+        self->flushes_tail = link;
+    }
+    flush->queued = false;
+    int rc = flush->call(flush);
+    Py_DECREF(owner);
+    return rc;
 }
 
 /* What asks for a flush meanwhile is served in the next turn. Who waits stays in the
@@ -42,17 +81,10 @@ fl_turn_flush(FlLoop *self)
     FlFlush **last = self->flushes_tail;
     bool more = true;
     int rc = 0;
+    self->flush_since = 0;
     while (rc == 0 && more && self->flushes != NULL) {
-        FlFlush *flush = self->flushes;
-        PyObject *owner = flush->owner;
-        more = &flush->next != last;
-        self->flushes = flush->next;
-        if (self->flushes == NULL) {
-            self->flushes_tail = &self->flushes;
-        }
-        flush->queued = false;
-        rc = flush->call(flush);
-        Py_DECREF(owner);
+        more = &self->flushes->next != last;
+        rc = turn_serve_flush(self, &self->flushes);
         if (FL_UNLIKELY(fl_metrics_turns(&self->metrics) != turns)) {
             turns = fl_metrics_turns(&self->metrics);
             last = self->flushes_tail; /* the last that was may have gone */
@@ -60,6 +92,32 @@ fl_turn_flush(FlLoop *self)
         }
     }
     /* Something was sent: whoever answers in this process may be readable by now. */
+    fl_turn_look_soon(self);
+    return rc;
+}
+
+int
+fl_turn_flush_overdue(FlLoop *self)
+{
+    uint64_t waited = fl_metrics_now() - self->flush_since;
+    if (FL_LIKELY(fl_metrics_ns(&self->metrics, waited) < TURN_FLUSH_NS)) return 0;
+    uint64_t turns = fl_metrics_turns(&self->metrics);
+    FlFlush **last = self->flushes_tail;
+    FlFlush **link = &self->flushes;
+    bool more = self->flushes != NULL;
+    int rc = 0;
+    self->flush_since = 0;
+    /* A turn within serves them all, those that link has passed, too. */
+    while (rc == 0 && more && fl_metrics_turns(&self->metrics) == turns) {
+        FlFlush *flush = *link;
+        more = &flush->next != last;
+        if (flush->patient) {
+            link = &flush->next;
+        }
+        else {
+            rc = turn_serve_flush(self, link);
+        }
+    }
     fl_turn_look_soon(self);
     return rc;
 }
@@ -197,6 +255,10 @@ turn_run_batch(FlLoop *self, size_t left)
             void *entry = fl_ring_pop(&self->ready);
             if (FL_UNLIKELY(entry == NULL)) break; /* a nested run took the rest */
             rc = turn_run_entry(self, entry, &stay);
+            if (FL_UNLIKELY(self->flush_since != 0) && rc == 0) {
+                fl_context_leave(&self->contexts, &stay);
+                rc = fl_turn_flush_overdue(self);
+            }
             if (FL_UNLIKELY(rc < 0)) {
                 plain--; /* it has run */
                 break;
@@ -208,6 +270,7 @@ turn_run_batch(FlLoop *self, size_t left)
             taken++;
             fl_context_leave(&self->contexts, &stay);
             rc = turn_run_timed(self);
+            rc = rc == 0 ? fl_turn_between(self) : rc;
         }
         fl_count_add(&self->metrics.taken, taken - plain);
         if (FL_UNLIKELY(fl_ring_len(&self->ready) == 0)) break;

@@ -2,8 +2,9 @@
  *
  * Promises: wait or look for events, tell of them, take in what other threads queued
  * and the timers that are due, run what is ready (its length taken at entry), flush
- * small writes; in that order, but where callbacks are ready already, they run between
- * the look and the telling, and the timers behind it: asyncio's order. */
+ * small writes (of long turns between callbacks, too); in that order, but where
+ * callbacks are ready already, they run between the look and the telling, and the
+ * timers behind it: asyncio's order. */
 #ifndef FL_TURN_H
 #define FL_TURN_H
 #include "core/loop.h"
@@ -17,8 +18,21 @@ int fl_turn_take(FlLoop *loop, int64_t limit);
 /* The next turn looks for events. */
 void fl_turn_look_soon(FlLoop *loop);
 
-/* Has flush->call() called at the end of this turn (or of the next, outside one). */
+/* Has flush->call() called at the end of this turn (or of the next, outside one), or
+ * between two callbacks where it has waited for 50 us: the others' work is not to hold
+ * up an answer. */
 void fl_turn_flush_later(FlLoop *loop, FlFlush *flush);
+
+/* The same, but not before the end. */
+void fl_turn_flush_at_end(FlLoop *loop, FlFlush *flush);
+
+/* Between two callbacks: serves those who have waited so long. 0 or -1. */
+int fl_turn_flush_overdue(FlLoop *loop);
+static inline int
+fl_turn_between(FlLoop *loop)
+{
+    return FL_LIKELY(loop->flush_since == 0) ? 0 : fl_turn_flush_overdue(loop);
+}
 
 /* Serves everybody who asked for a flush by now. 0 or -1. */
 int fl_turn_flush(FlLoop *loop);

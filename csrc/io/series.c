@@ -3,7 +3,7 @@
  * Owns:   nothing: a series is its transport's.
  * Thread: the loop's own. */
 #include "io/series.h"
-#include "core/loop.h"
+#include "core/turn.h"
 
 enum { SERIES_PAUSE_NS = 100 * 1000 }; /* ends one */
 
@@ -31,6 +31,17 @@ fl_series_may_wait(const FlSeries *series, const FlTransport *transport, size_t 
     if (transport->loop->thread == 0) return false;
     if (size < FL_SERIES_LARGE && size <= transport->high_water) return true;
     return size < FL_SERIES_LIMIT && fl_series_goes_on(series, transport);
+}
+
+void
+fl_series_wait(const FlTransport *transport, FlFlush *flush, size_t size)
+{
+    if (FL_LIKELY(size < FL_SERIES_LARGE)) {
+        fl_turn_flush_later(transport->loop, flush);
+    }
+    else {
+        fl_turn_flush_at_end(transport->loop, flush);
+    }
 }
 
 void

@@ -38,6 +38,9 @@ bool fl_series_goes_on(const FlSeries *series, const FlTransport *transport);
 bool fl_series_may_wait(const FlSeries *series, const FlTransport *transport,
                         size_t size);
 
+/* Has it wait: a large write to the turn's end, a small one no longer than it must. */
+void fl_series_wait(const FlTransport *transport, FlFlush *flush, size_t size);
+
 /* So much was sent, a large write or more: twice as much counts where it was encrypted,
  * for that takes as long. */
 void fl_series_count(FlSeries *series, const FlTransport *transport, size_t size);

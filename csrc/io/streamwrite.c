@@ -184,11 +184,11 @@ streamwrite_queued(FlStream *self)
     self->flood = 0;
     if (self->writing) return fl_flow_maybe_pause(&self->base);
     if (fl_series_is_long(&self->series, &self->base, self->out.size)) {
-        fl_turn_flush_later(self->base.loop, &self->flush);
+        fl_turn_flush_at_end(self->base.loop, &self->flush);
         return fl_flow_maybe_pause(&self->base);
     }
     if (fl_series_may_wait(&self->series, &self->base, self->out.size)) {
-        fl_turn_flush_later(self->base.loop, &self->flush);
+        fl_series_wait(&self->base, &self->flush, self->out.size);
         return 0;
     }
     int rc = fl_streamwrite_flush(self);

@@ -233,11 +233,11 @@ tls_queued(FlTls *self)
         return fl_tls_control_writing(self);
     }
     if (fl_series_is_long(&self->series, &self->base, self->out.size)) {
-        fl_turn_flush_later(self->base.loop, &self->flush);
+        fl_turn_flush_at_end(self->base.loop, &self->flush);
         return fl_tls_control_writing(self);
     }
     if (fl_series_may_wait(&self->series, &self->base, self->out.size)) {
-        fl_turn_flush_later(self->base.loop, &self->flush);
+        fl_series_wait(&self->base, &self->flush, self->out.size);
         return 0;
     }
     int rc = fl_tls_flush(self);
