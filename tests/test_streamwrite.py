@@ -252,6 +252,22 @@ def test_write_eof_behind_what_waits_where_the_peer_is_gone(loop, run):
     run(main())
 
 
+@pytest.mark.parametrize("behind", ["the turn", "get_write_buffer_size"])
+def test_a_full_socket_is_not_asked_again(loop, run, behind):
+    """What is told of a peer that is gone is what reading finds."""
+
+    async def main():
+        async with raw_pair() as (protocol, peer):
+            protocol.transport.write(b"small")
+            protocol.transport.write(bytes(3_000_000))
+            peer.close()
+            if behind != "the turn":
+                protocol.transport.get_write_buffer_size()
+            assert isinstance(await protocol.lost, ConnectionResetError)
+
+    run(main())
+
+
 def test_writelines_of_what_ends_the_stream(loop, run):
     """Up to Python 3.11, writelines() is a write() of all of them."""
 

@@ -48,7 +48,7 @@ int
 fl_stream_abort(FlStream *self, PyObject *exc)
 {
     Py_INCREF((PyObject *)self);
-    int rc = self->flush.queued ? fl_streamwrite_flush(self) : 0;
+    int rc = fl_streamwrite_settle(self);
     if (rc == 0) {
         rc = fl_transport_force_close(&self->base, exc);
     }
@@ -61,7 +61,7 @@ stream_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     FL_OWN_ELSE(((FlTransport *)op)->loop, return fl_transport_call_there(op, "close"));
     FlStream *self = (FlStream *)op;
-    if (self->flush.queued && fl_streamwrite_flush(self) < 0) return NULL;
+    if (fl_streamwrite_settle(self) < 0) return NULL;
     if (fl_transport_close(&self->base) < 0) return NULL;
     Py_RETURN_NONE;
 }

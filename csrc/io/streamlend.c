@@ -29,7 +29,7 @@ fl_streamlend_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
-    if (self->flush.queued && fl_streamwrite_flush(self) < 0) return NULL;
+    if (fl_streamwrite_settle(self) < 0) return NULL;
     PyObject *waiter = fl_tasks_new_future(self->base.loop);
     if (waiter == NULL) return NULL;
     self->empty_waiter = Py_NewRef(waiter);

@@ -165,9 +165,16 @@ fl_streamwrite_send(FlStream *self)
 }
 
 int
+fl_streamwrite_settle(FlStream *self)
+{
+    return self->flush.queued && !self->writing ? fl_streamwrite_flush(self) : 0;
+}
+
+int
 fl_streamwrite_due(FlFlush *flush)
 {
     FlStream *self = (FlStream *)((char *)flush - offsetof(FlStream, flush));
+    if (FL_UNLIKELY(self->writing)) return 0;
     if (FL_LIKELY(self->out.size <= self->base.high_water)) {
         return fl_streamwrite_flush(self);
     }
@@ -390,6 +397,6 @@ fl_streamwrite_get_size(PyObject *op, PyObject *Py_UNUSED(ignored))
     FL_OWN(((FlTransport *)op)->loop, NULL);
     FlStream *self = (FlStream *)op;
     /* What counts is what the socket did not take, so offer it first. */
-    if (self->flush.queued && fl_streamwrite_flush(self) < 0) return NULL;
+    if (fl_streamwrite_settle(self) < 0) return NULL;
     return PyLong_FromSize_t(self->out.size);
 }

@@ -16,7 +16,11 @@ int fl_streamwrite_send(FlStream *self);
 /* Offers what waits to the socket, and sees to what follows from that. 0 or -1. */
 int fl_streamwrite_flush(FlStream *self);
 
-/* The same at the end of a turn. */
+/* The same of what waits for the end of the turn alone: where the socket is known to be
+ * full, it is not asked again. 0 or -1. */
+int fl_streamwrite_settle(FlStream *self);
+
+/* That, at the end of a turn. */
 int fl_streamwrite_due(FlFlush *flush);
 
 /* Everything has left: whoever waited for that has a turn. 0 or -1. */
